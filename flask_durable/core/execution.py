@@ -1,0 +1,408 @@
+"""Execution: one generation of an instance as live code; history goes in, a Turn comes out.
+
+Law: what :meth:`Execution.advance` gives depends on the history and the events handed over, on nothing else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import Any
+
+from flask_durable.core import codec
+from flask_durable.core.actions import describe, is_same
+from flask_durable.core.context import Limits, OrchestrationContext
+from flask_durable.core.events import (
+    EventRaised,
+    EventSent,
+    ExecutionCompleted,
+    ExecutionResumed,
+    ExecutionRewound,
+    ExecutionStarted,
+    ExecutionSuspended,
+    ExecutionTerminated,
+    HistoryEvent,
+    Recorded,
+    SubOrchestrationCompleted,
+    SubOrchestrationCreated,
+    SubOrchestrationFailed,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TimerCreated,
+    TimerFired,
+)
+from flask_durable.core.failure import FailureDetails, SubOrchestrationFailedError, TaskFailedError
+from flask_durable.core.ids import next_execution_id
+from flask_durable.core.status import RuntimeStatus
+from flask_durable.core.tasks import CallTask, Task
+from flask_durable.core.times import Micros
+from flask_durable.core.turn import NextGeneration, Turn
+from flask_durable.errors import DurableError, InvalidArgumentError, NonDeterminismError
+
+logger = logging.getLogger("flask_durable.core")
+
+ASKED = (TaskScheduled, TimerCreated, SubOrchestrationCreated, EventSent)
+"""Facts that follow from a call of the code: replay checks them against the code."""
+
+IGNORED = (ExecutionSuspended, ExecutionResumed, ExecutionTerminated, ExecutionRewound, ExecutionCompleted)
+"""Facts that the storage records by itself; the code does not see them."""
+
+
+class LimitExceededError(DurableError):
+    """An instance asks for more than its limits allow (rule 10)."""
+
+    code = "limit_exceeded"
+
+
+class Execution:
+    """One generation of an instance.
+
+    Args:
+        orchestrator: a generator function, an ``async def`` function or a plain function of ``(ctx, input)`` or ``(ctx)``.
+        limits: how much it may ask for.
+        name_of: the registered name of a function.
+    """
+
+    def __init__(self, orchestrator: Callable[..., Any], *, limits: Limits | None = None, name_of: Callable[[object], str] | None = None) -> None:
+        self._function = orchestrator
+        self._limits = limits or Limits()
+        self._name_of = name_of or _own_name
+        self._context: OrchestrationContext | None = None
+        self._code: Generator[Any, Any, Any] | Coroutine[Any, Any, Any] | None = None
+        self._yielded: Task | None = None
+        self._turn: Turn | None = None
+        self._asked: deque[HistoryEvent] = deque()
+        self._open_activities: set[int] = set()
+        self._actions = 0
+        self._last_at: Micros = 0
+        self.sequence = 0
+        self.execution_id = ""
+        self.instance_id = ""
+        self.generation = 0
+        self.nondeterminism: NonDeterminismError | None = None
+        self.is_finished = False
+
+    # -- the two ways in
+
+    def replay(self, history: Sequence[Recorded]) -> None:
+        """Bring fresh code to where its history ends; a contradiction is kept in ``nondeterminism`` (DET-5 to DET-7)."""
+        try:
+            for recorded in history:
+                self._replay_one(recorded)
+            if self._asked:
+                raise self._mismatch(None, self._asked[0])
+            if self.is_finished:
+                raise NonDeterminismError(self._last_task_id() + 1, "that the orchestrator went on", "no more: it ended")
+        except NonDeterminismError as error:
+            self.nondeterminism = error
+        self.sequence = history[-1].sequence if history else 0
+
+    def advance(self, at: Micros, events: Sequence[HistoryEvent]) -> Turn:
+        """Deliver new events and say what follows.
+
+        Args:
+            at: the time of the turn; it is moved on when it is not after the turn before.
+            events: what arrived, in order; ExecutionStarted first in the first turn.
+        """
+        at = max(at, self._last_at + 1)
+        turn = self._turn = Turn(at)
+        self._last_at, self._actions = at, 0
+        if self._context is not None:
+            self._set_time(at, is_replaying=False)
+        if self.nondeterminism is not None:
+            turn.events.extend(events)
+            self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(self.nondeterminism))
+        else:
+            self._deliver_all(turn, events)
+        self._close_turn(turn)
+        return turn
+
+    def close(self) -> None:
+        """Abandon the code quietly; what its ``finally`` blocks ask for is refused."""
+        if self._context is not None:
+            self._context._is_closed = True
+        self.is_finished = True
+        code, self._code = self._code, None
+        if code is not None:
+            try:
+                code.close()
+            except BaseException as error:  # noqa: BLE001 - user code in a finally block; the instance itself is not concerned
+                logger.debug("Abandoned code of instance %s raised %s in its cleanup", self.instance_id, type(error).__name__)
+
+    # -- called by the context
+
+    def note(self, event: HistoryEvent) -> None:
+        """The code asked for something."""
+        self._actions += 1
+        if self._actions > self._limits.actions_per_turn:
+            raise LimitExceededError(
+                f"More than {self._limits.actions_per_turn} calls without a yield (DURABLE_MAX_ACTIONS_PER_TURN); "
+                "yield groups of calls, or spread the work over sub-orchestrations or continue_as_new"
+            )
+        if isinstance(event, TaskScheduled):
+            self._open_activities.add(event.task_id)
+        turn = self._turn
+        if turn is None:
+            self._asked.append(event)
+            return
+        turn.events.append(event)
+        if isinstance(event, TaskScheduled):
+            turn.activities.append(event)
+        elif isinstance(event, TimerCreated):
+            turn.timers.append(event)
+        elif isinstance(event, SubOrchestrationCreated):
+            turn.children.append(event)
+        elif isinstance(event, EventSent):
+            turn.sent_events.append(event)
+
+    def timer_cancelled(self, task_id: int) -> None:
+        """A timer must not fire any more."""
+        if self._turn is not None:
+            self._turn.cancelled_timers.append(task_id)
+
+    # -- replay
+
+    def _replay_one(self, recorded: Recorded) -> None:
+        event = recorded.event
+        if isinstance(event, IGNORED):
+            self._last_at = max(self._last_at, recorded.at)
+            return
+        if recorded.at != self._last_at:
+            self._last_at, self._actions = recorded.at, 0
+        if isinstance(event, ASKED):
+            self._confirm(event)
+            return
+        if self._asked:
+            raise self._mismatch(None, self._asked[0])
+        if self._context is not None:
+            self._set_time(recorded.at, is_replaying=True)
+        if self.is_finished:
+            raise NonDeterminismError(self._last_task_id() + 1, f"that it went on, with {type(event).__name__}", "no more: it ended")
+        _HANDLERS[type(event)](self, event)
+
+    def _confirm(self, recorded: HistoryEvent) -> None:
+        asked = self._asked.popleft() if self._asked else None
+        if asked is None or not is_same(asked, recorded):
+            raise self._mismatch(recorded, asked)
+        if isinstance(recorded, TimerCreated) and self._context is not None:
+            task = self._context._tasks.get(recorded.task_id)
+            if task is not None:
+                task.fire_at = recorded.fire_at  # type: ignore[attr-defined]  # the task of a confirmed timer is a TimerTask
+
+    def _mismatch(self, recorded: HistoryEvent | None, asked: HistoryEvent | None) -> NonDeterminismError:
+        step = getattr(recorded or asked, "task_id", 0)
+        return NonDeterminismError(step, describe(recorded) if recorded else None, describe(asked) if asked else None)
+
+    def _last_task_id(self) -> int:
+        return self._context._last_task_id if self._context is not None else 0
+
+    # -- new events
+
+    def _deliver_all(self, turn: Turn, events: Sequence[HistoryEvent]) -> None:
+        for index, event in enumerate(events):
+            if self.is_finished:
+                self._carry(turn, events[index:])
+                return
+            turn.events.append(event)
+            if self.sequence + len(turn.events) > self._limits.history_events:
+                self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(self._history_error()))
+                return
+            _HANDLERS[type(event)](self, event)
+
+    def _carry(self, turn: Turn, rest: Sequence[HistoryEvent]) -> None:
+        following = turn.next_generation
+        if following is not None:
+            late = tuple(event for event in rest if isinstance(event, EventRaised))
+            turn.next_generation = NextGeneration(following.execution_id, following.input, following.version, following.carried + late)
+
+    def _history_error(self) -> LimitExceededError:
+        limit = self._limits.history_events
+        return LimitExceededError(f"The history has more than {limit} events (DURABLE_MAX_HISTORY_EVENTS); use continue_as_new to begin a new one")
+
+    def _close_turn(self, turn: Turn) -> None:
+        self._turn = None
+        self.sequence += len(turn.events)
+        turn.open_activities = len(self._open_activities)
+        context = self._context
+        if context is not None:
+            turn.custom_status = context._custom_status
+            turn.custom_status_changed = context._custom_status_changed
+            context._custom_status_changed = False
+            context._is_replaying = True
+        if turn.next_generation is not None:
+            turn.activities, turn.timers = [], []
+
+    def _set_time(self, at: Micros, *, is_replaying: bool) -> None:
+        context = self._context
+        if context is not None:
+            context._now = at
+            context._is_replaying = is_replaying
+
+    # -- one handler per kind of event
+
+    def _on_started(self, event: ExecutionStarted) -> None:
+        self.execution_id, self.instance_id, self.generation = event.execution_id, event.instance_id, event.generation
+        self._context = context = OrchestrationContext(event, self, self._limits, self._name_of)
+        self._set_time(self._last_at, is_replaying=self._turn is None)
+        try:
+            value = self._function(context, codec.decode(event.input)) if _takes_input(self._function) else self._function(context)
+        except BaseException as error:  # noqa: BLE001 - whatever orchestrator code raises becomes the instance's failure (rule 7)
+            self._raised(error)
+            return
+        if inspect.isgenerator(value) or inspect.iscoroutine(value):
+            self._code = value
+            self._step(None, None)
+            self._go_on()
+        else:
+            self._returned(value)
+
+    def _on_task_completed(self, event: TaskCompleted | SubOrchestrationCompleted) -> None:
+        task = self._take(event.task_id)
+        if task is not None:
+            task.complete_with_text(event.result)
+            self._go_on()
+
+    def _on_task_failed(self, event: TaskFailed) -> None:
+        task = self._take(event.task_id)
+        if task is not None:
+            number = task.task_id if isinstance(task, CallTask) else event.task_id
+            task.fail(TaskFailedError(f"Activity task #{number} failed: {event.failure.message}", event.failure, number))
+            self._go_on()
+
+    def _on_child_failed(self, event: SubOrchestrationFailed) -> None:
+        task = self._take(event.task_id)
+        if task is not None:
+            number = task.task_id if isinstance(task, CallTask) else event.task_id
+            text = f"Sub-orchestration task #{number} failed: {event.failure.message}"
+            task.fail(SubOrchestrationFailedError(text, event.failure, number))
+            self._go_on()
+
+    def _on_timer_fired(self, event: TimerFired) -> None:
+        task = self._take(event.task_id)
+        if task is not None:
+            task.complete(None)
+            self._go_on()
+
+    def _on_event_raised(self, event: EventRaised) -> None:
+        if self._context is not None:
+            self._context._mailbox.deliver(event, self._yielded)
+            self._go_on()
+
+    def _take(self, task_id: int) -> Task | None:
+        self._open_activities.discard(task_id)
+        task = self._context._tasks.pop(task_id, None) if self._context is not None else None
+        if task is None:
+            logger.debug("Instance %s: nobody waits for the outcome of call %s; it is ignored", self.instance_id, task_id)  # DET-8
+        return task
+
+    # -- running the code
+
+    def _go_on(self) -> None:
+        while not self.is_finished:
+            task = self._yielded
+            if task is None or task.completion is None:
+                return
+            error = task.get_exception()
+            if error is not None:
+                self._step(None, error.with_traceback(None))
+            else:
+                self._step(task, None)
+
+    def _step(self, task: Task | None, error: BaseException | None) -> None:
+        code = self._code
+        if code is None:
+            return
+        self._yielded = None
+        try:
+            while True:
+                if error is not None:
+                    yielded = code.throw(error)
+                else:
+                    yielded = code.send(None if task is None else task.get_result())
+                if self._context is not None and self._context._next is not None:
+                    self._continue_as_new()
+                    return
+                if isinstance(yielded, Task):
+                    self._yield(yielded)
+                    return
+                error = _not_a_task(yielded)
+        except StopIteration as stop:
+            self._returned(stop.value)
+        except BaseException as raised:  # noqa: BLE001 - whatever orchestrator code raises becomes the instance's failure (rule 7)
+            self._raised(raised)
+
+    def _yield(self, task: Task) -> None:
+        self._yielded = task
+        if task.completion is None and self._context is not None:
+            self._context._mailbox.yielded(task)
+
+    def _returned(self, value: Any) -> None:
+        self._code = None
+        if self._context is not None and self._context._next is not None:
+            self._continue_as_new()
+            return
+        try:
+            output = codec.encode(value, what="output", max_bytes=self._limits.payload_bytes, max_depth=self._limits.payload_depth)
+        except InvalidArgumentError as error:
+            self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(error))  # SCH-8
+            return
+        self._end(RuntimeStatus.COMPLETED, output=output)
+
+    def _raised(self, error: BaseException) -> None:
+        self._code = None
+        self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(error))
+
+    def _end(self, status: RuntimeStatus, *, output: str | None = None, failure: FailureDetails | None = None) -> None:
+        self.is_finished = True
+        turn = self._turn
+        if turn is not None:
+            turn.events.append(ExecutionCompleted(status, output, failure))
+            turn.status, turn.output, turn.failure = status, output, failure
+
+    def _continue_as_new(self) -> None:
+        context, turn = self._context, self._turn
+        self.is_finished = True
+        if context is None or context._next is None or turn is None:
+            return
+        text, keeps_events, version = context._next
+        carried = tuple(context._mailbox.unread()) if keeps_events else ()
+        turn.events.append(ExecutionCompleted(RuntimeStatus.CONTINUED_AS_NEW, text))
+        turn.next_generation = NextGeneration(next_execution_id(self.execution_id), text, version, carried)
+
+
+_HANDLERS: dict[type[HistoryEvent], Callable[[Execution, Any], None]] = {
+    ExecutionStarted: Execution._on_started,
+    TaskCompleted: Execution._on_task_completed,
+    TaskFailed: Execution._on_task_failed,
+    SubOrchestrationCompleted: Execution._on_task_completed,
+    SubOrchestrationFailed: Execution._on_child_failed,
+    TimerFired: Execution._on_timer_fired,
+    EventRaised: Execution._on_event_raised,
+}
+
+
+def _not_a_task(yielded: object) -> InvalidArgumentError:
+    if isinstance(yielded, list | tuple):
+        return InvalidArgumentError("The orchestrator yielded a list; yield ctx.when_all([...]) for all of them or ctx.when_any([...]) for the first")
+    return InvalidArgumentError(
+        f"The orchestrator yielded a {type(yielded).__name__}, which is no task: {str(yielded)[:100]!r}. "
+        "Yield what ctx.call_activity, ctx.create_timer, ctx.wait_for_external_event and the like return"
+    )
+
+
+def _takes_input(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return True
+    return sum(parameter.kind in positional for parameter in parameters) >= 2
+
+
+def _own_name(function_or_name: object) -> str:
+    return function_or_name if isinstance(function_or_name, str) else str(getattr(function_or_name, "__name__", function_or_name))

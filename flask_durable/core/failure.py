@@ -1,0 +1,133 @@
+"""FailureDetails: what is kept of an exception, and the errors that bring it back into an orchestrator."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from flask_durable.errors import DurableError
+
+MAX_MESSAGE = 8_000
+MAX_TRACEBACK = 32_000
+MAX_CAUSES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FailureDetails:
+    """An exception as data: it crosses processes and restarts.
+
+    Args:
+        type_name: fully qualified class name, for example ``builtins.ValueError``.
+        message: the exception's text, cut to ``MAX_MESSAGE`` characters.
+        traceback: the formatted traceback, cut to ``MAX_TRACEBACK`` characters.
+        cause: details of ``__cause__`` (or of ``__context__``, when it is not suppressed).
+        is_non_retriable: whether a retry policy must leave it alone.
+    """
+
+    type_name: str
+    message: str
+    traceback: str = ""
+    cause: FailureDetails | None = None
+    is_non_retriable: bool = False
+
+    @classmethod
+    def from_exception(cls, error: BaseException, *, is_non_retriable: bool = False) -> FailureDetails:
+        """Keep what can be kept of an exception; text is cut, never refused (rule 7)."""
+        return _details(error, is_non_retriable, MAX_CAUSES)
+
+    def is_type(self, kind: type[BaseException] | str) -> bool:
+        """Whether the exception was of that class, named by itself, its qualified or its short name."""
+        wanted = kind if isinstance(kind, str) else qualified_name(kind)
+        return self.type_name == wanted or self.type_name.rpartition(".")[2] == wanted
+
+    def is_caused_by(self, kind: type[BaseException] | str) -> bool:
+        """Whether the exception or one in its chain of causes was of that class."""
+        details: FailureDetails | None = self
+        while details is not None:
+            if details.is_type(kind):
+                return True
+            details = details.cause
+        return False
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that is stored and shown."""
+        return {
+            "errorType": self.type_name,
+            "errorMessage": self.message,
+            "stackTrace": self.traceback,
+            "innerFailure": self.cause.to_json() if self.cause else None,
+            "isNonRetriable": self.is_non_retriable,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FailureDetails:
+        """Read the stored form."""
+        cause = data.get("innerFailure")
+        return cls(
+            type_name=str(data.get("errorType", "")),
+            message=str(data.get("errorMessage", "")),
+            traceback=str(data.get("stackTrace") or ""),
+            cause=cls.from_json(cause) if isinstance(cause, dict) else None,
+            is_non_retriable=bool(data.get("isNonRetriable", False)),
+        )
+
+
+class TaskFailedError(DurableError):
+    """An activity or a sub-orchestration failed; raised at the yield.
+
+    Args:
+        message: the text, for example ``Activity task #1 failed: boom``.
+        details: what is known of the original exception.
+        task_id: number of the call.
+    """
+
+    code = "task_failed"
+
+    def __init__(self, message: str, details: FailureDetails, task_id: int) -> None:
+        super().__init__(message)
+        self.details = details
+        self.task_id = task_id
+
+    def is_type(self, kind: type[BaseException] | str) -> bool:
+        """Whether the original exception was of that class (rule 30)."""
+        return self.details.is_type(kind)
+
+
+class SubOrchestrationFailedError(TaskFailedError):
+    """A sub-orchestration failed or was terminated; raised at the yield."""
+
+    code = "sub_orchestration_failed"
+
+
+def qualified_name(kind: type) -> str:
+    """Module and qualified name of a class, ``builtins.ValueError``."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _details(error: BaseException, is_non_retriable: bool, levels: int) -> FailureDetails:
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    inner: FailureDetails | None = None
+    if isinstance(error, TaskFailedError):
+        inner = error.details
+    elif cause is not None and levels > 1:
+        inner = _details(cause, False, levels - 1)
+    return FailureDetails(
+        type_name=qualified_name(type(error)),
+        message=_clean(_text(error), MAX_MESSAGE),
+        traceback=_clean("".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False)), MAX_TRACEBACK),
+        cause=inner,
+        is_non_retriable=is_non_retriable,
+    )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure itself
+        return f"<{type(error).__name__} whose text could not be made>"
+
+
+def _clean(text: str, limit: int) -> str:
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= limit else f"{text[: limit - 20]}… [{len(text)} chars]"

@@ -1,0 +1,377 @@
+"""Tasks: what an orchestrator yields; single ones and groups. They know nothing of history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any
+
+from flask_durable.core import codec
+from flask_durable.core.failure import TaskFailedError
+from flask_durable.core.times import Micros
+from flask_durable.errors import EventTimeoutError, InvalidArgumentError, TaskCancelledError, TaskNotCompleteError
+
+NOT_GIVEN: Any = object()
+
+
+class Task:
+    """Something that will have a result; yield it or await it.
+
+    ``completion`` is the place in the order in which the tasks of an execution were recorded as complete (rule 14); None while open.
+    """
+
+    __slots__ = ("_error", "_parents", "_result", "_text", "completion", "order")
+
+    def __init__(self, order: Completions) -> None:
+        self.order = order
+        self.completion: int | None = None
+        self._result: Any = None
+        self._text: str | None = None
+        self._error: Exception | None = None
+        self._parents: list[Task] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a result, a failure or a cancellation."""
+        return self.completion is not None
+
+    @property
+    def is_completed(self) -> bool:
+        """The same, by the name it has in Azure's SDK."""
+        return self.completion is not None
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether asking for the result raises."""
+        return self._error is not None
+
+    @property
+    def result(self) -> Any:
+        """The result; see :meth:`get_result`."""
+        return self.get_result()
+
+    def get_result(self) -> Any:
+        """The result of a complete task.
+
+        Raises:
+            TaskNotCompleteError: the task is still open.
+            Exception: what made the task fail (TSK-5).
+        """
+        if self.completion is None:
+            raise TaskNotCompleteError("The task is still open; yield it and use what the yield gives")
+        if self._error is not None:
+            raise self._error
+        if self._text is not None:
+            self._result, self._text = codec.decode(self._text), None
+        return self._result
+
+    def get_exception(self) -> Exception | None:
+        """What made the task fail, or None."""
+        return self._error
+
+    def __await__(self) -> Generator[Task, Any, Any]:
+        """Wait for the task in an ``async def`` orchestrator."""
+        return (yield self)
+
+    def complete(self, value: Any) -> None:
+        """Give the task its result; a second one is ignored (DET-8)."""
+        if self.completion is None:
+            self._result = value
+            self._end()
+
+    def complete_with_text(self, text: str | None) -> None:
+        """Give the task its result as JSON text, which is decoded when somebody asks."""
+        if self.completion is None:
+            self._text = text
+            self._end()
+
+    def fail(self, error: Exception) -> None:
+        """Make the task fail."""
+        if self.completion is None:
+            self._error = error
+            self._end()
+
+    def belongs_to(self, root: Task) -> bool:
+        """Whether this task is that one, or is in that group at any depth."""
+        if self is root:
+            return True
+        return any(parent.belongs_to(root) for parent in self._parents)
+
+    def add_parent(self, group: Task) -> None:
+        """Tell the group when this task is complete."""
+        self._parents.append(group)
+
+    def child_completed(self, child: Task) -> None:
+        """Called by a member of this group when it is complete."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        self.completion = self.order.next()
+        parents, self._parents = self._parents, []
+        for parent in parents:
+            parent.child_completed(self)
+
+
+class Completions:
+    """Counts completions within one execution."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def next(self) -> int:
+        """The next place in the order."""
+        self._count += 1
+        return self._count
+
+
+class CallTask(Task):
+    """A call of an activity or a child orchestration: one attempt."""
+
+    __slots__ = ("task_id",)
+
+    def __init__(self, order: Completions, task_id: int) -> None:
+        super().__init__(order)
+        self.task_id = task_id
+
+
+class CancellableTask(Task):
+    """A task that the orchestrator can call off: a timer or a wait for an event."""
+
+    __slots__ = ("_on_cancel", "is_cancelled")
+
+    def __init__(self, order: Completions, on_cancel: Callable[[], None] | None = None) -> None:
+        super().__init__(order)
+        self._on_cancel = on_cancel
+        self.is_cancelled = False
+
+    def cancel(self) -> bool:
+        """Call the task off; false when it is complete already (TIM-3)."""
+        if self.completion is not None:
+            return False
+        self.is_cancelled = True
+        self.fail(TaskCancelledError("The task was cancelled"))
+        if self._on_cancel is not None:
+            self._on_cancel()
+        return True
+
+
+class TimerTask(CancellableTask):
+    """A durable timer."""
+
+    __slots__ = ("fire_at", "task_id")
+
+    def __init__(self, order: Completions, task_id: int, fire_at: Micros, on_cancel: Callable[[], None]) -> None:
+        super().__init__(order, on_cancel)
+        self.task_id = task_id
+        self.fire_at = fire_at
+
+
+class EventTask(CancellableTask):
+    """A wait for an external event."""
+
+    __slots__ = ("folded", "name", "was_yielded")
+
+    def __init__(self, order: Completions, name: str, on_cancel: Callable[[], None] | None = None) -> None:
+        super().__init__(order, on_cancel)
+        self.name = name
+        self.folded = name.casefold()
+        self.was_yielded = False
+
+
+class TimedEventTask(CancellableTask):
+    """A wait for an external event with a deadline: whichever comes first calls the other off (rule 22)."""
+
+    __slots__ = ("_default", "_event", "_timer")
+
+    def __init__(self, order: Completions, event: EventTask, timer: TimerTask, default: Any) -> None:
+        super().__init__(order)
+        self._event = event
+        self._timer = timer
+        self._default = default
+        if event.is_complete:
+            self.child_completed(event)
+            return
+        event.add_parent(self)
+        timer.add_parent(self)
+
+    def child_completed(self, child: Task) -> None:
+        """The event came, or the time is over."""
+        if self.completion is not None:
+            return
+        if child is self._event:
+            self.complete(child.get_result())
+            self._timer.cancel()
+        elif self._default is NOT_GIVEN:
+            self.fail(EventTimeoutError(self._event.name))
+            self._event.cancel()
+        else:
+            self.complete(self._default)
+            self._event.cancel()
+
+    def cancel(self) -> bool:
+        """Call off the wait and its timer."""
+        is_open = super().cancel()
+        if is_open:
+            self._event.cancel()
+            self._timer.cancel()
+        return is_open
+
+
+class RetryingTask(Task):
+    """A call that is made again when it fails: one task to whoever holds it (rule 27).
+
+    Args:
+        begin: makes attempt number n and returns its task.
+        plan: called with the failed attempt's number and error; returns the timer to wait for, or None to give up.
+    """
+
+    __slots__ = ("_attempt", "_begin", "_plan")
+
+    def __init__(self, order: Completions, begin: Callable[[int], Task], plan: Callable[[int, TaskFailedError], TimerTask | None]) -> None:
+        super().__init__(order)
+        self._attempt = 1
+        self._begin = begin
+        self._plan = plan
+        begin(1).add_parent(self)
+
+    def child_completed(self, child: Task) -> None:
+        """An attempt ended, or the wait before the next one."""
+        if isinstance(child, TimerTask):
+            self._attempt += 1
+            self._begin(self._attempt).add_parent(self)
+            return
+        error = child.get_exception()
+        if error is None:
+            self.complete(child.get_result())
+            return
+        try:
+            timer = self._plan(self._attempt, error) if isinstance(error, TaskFailedError) else None
+        except Exception as broken:  # noqa: BLE001 - the handler is user code: what it raises fails the call (rule 25)
+            self.fail(broken)
+            return
+        if timer is None:
+            self.fail(error)
+        else:
+            timer.add_parent(self)
+
+
+class WhenAll(Task):
+    """All of a group: the results in the order given, or the first failure at once (rules 11 to 13, TSK-1)."""
+
+    __slots__ = ("_members", "_open")
+
+    def __init__(self, order: Completions, members: Sequence[Task]) -> None:
+        super().__init__(order)
+        self._members = list(members)
+        self._open = 0
+        failed = [member for member in self._members if member.is_failed]
+        if failed:
+            first = min(failed, key=_completion)
+            self._fail_like(first)
+            return
+        for member in self._members:
+            if not member.is_complete:
+                self._open += 1
+                member.add_parent(self)
+        self._check()
+
+    def child_completed(self, child: Task) -> None:
+        """One member is complete."""
+        self._open -= 1
+        if self.completion is not None:
+            return
+        if child.is_failed:
+            self._fail_like(child)
+        else:
+            self._check()
+
+    def _fail_like(self, member: Task) -> None:
+        error = member.get_exception()
+        if error is not None:
+            self.fail(error)
+
+    def _check(self) -> None:
+        if self._open == 0:
+            self.complete([member.get_result() for member in self._members])
+
+
+class WhenAllSettled(Task):
+    """All of a group, however they end: the result is the list of the tasks, and nothing is raised (rule 12)."""
+
+    __slots__ = ("_members", "_open")
+
+    def __init__(self, order: Completions, members: Sequence[Task]) -> None:
+        super().__init__(order)
+        self._members = list(members)
+        open_members = [member for member in self._members if not member.is_complete]
+        self._open = len(open_members)
+        for member in open_members:
+            member.add_parent(self)
+        self._check()
+
+    def child_completed(self, child: Task) -> None:
+        """One member is complete."""
+        self._open -= 1
+        self._check()
+
+    def _check(self) -> None:
+        if self._open == 0:
+            self.complete(list(self._members))
+
+
+class WhenAny(Task):
+    """The first of a group to complete or fail: the result is that task itself (rule 14, TSK-3)."""
+
+    __slots__ = ()
+
+    def __init__(self, order: Completions, members: Sequence[Task]) -> None:
+        super().__init__(order)
+        done = [member for member in members if member.is_complete]
+        if done:
+            self.complete(min(done, key=_completion))
+            return
+        for member in members:
+            member.add_parent(self)
+
+    def child_completed(self, child: Task) -> None:
+        """A member is complete; the first one wins."""
+        self.complete(child)
+
+
+def when_all(tasks: Iterable[Task]) -> Task:
+    """A task for all of these; see :class:`WhenAll`. Of nothing: an empty list, at once."""
+    members = _members("when_all", tasks)
+    return WhenAll(members[0].order if members else Completions(), members)
+
+
+def when_all_settled(tasks: Iterable[Task]) -> Task:
+    """A task for all of these that never raises; see :class:`WhenAllSettled`."""
+    members = _members("when_all_settled", tasks)
+    return WhenAllSettled(members[0].order if members else Completions(), members)
+
+
+def when_any(tasks: Iterable[Task]) -> Task:
+    """A task for the first of these; see :class:`WhenAny`.
+
+    Raises:
+        InvalidArgumentError: of nothing: it would wait for ever (rule 11).
+    """
+    members = _members("when_any", tasks)
+    if not members:
+        raise InvalidArgumentError("when_any needs at least one task: of none, none can ever be the first")
+    return WhenAny(members[0].order, members)
+
+
+def _members(name: str, tasks: Iterable[Task]) -> list[Task]:
+    if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
+        raise InvalidArgumentError(f"{name} takes a list of tasks, not {type(tasks).__name__}")
+    members = list(tasks)
+    for member in members:
+        if not isinstance(member, Task):
+            raise InvalidArgumentError(f"{name} takes tasks; its list holds a {type(member).__name__}: {member!r}")
+    return members
+
+
+def _completion(task: Task) -> int:
+    return task.completion or 0

@@ -1,0 +1,71 @@
+"""Turn: everything that follows from one turn of an orchestration, as a value; storage writes it and decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from flask_durable.core.events import (
+    EventRaised,
+    EventSent,
+    HistoryEvent,
+    SubOrchestrationCreated,
+    TaskScheduled,
+    TimerCreated,
+)
+from flask_durable.core.failure import FailureDetails
+from flask_durable.core.status import RuntimeStatus
+from flask_durable.core.times import Micros
+
+
+@dataclass(frozen=True, slots=True)
+class NextGeneration:
+    """What continue-as-new asked for (rules 31 to 33).
+
+    Args:
+        execution_id: id of the new generation.
+        input: its input, JSON text.
+        version: its version.
+        carried: external events nobody has read yet, in order of arrival; the new generation gets them first.
+    """
+
+    execution_id: str
+    input: str | None
+    version: str | None
+    carried: tuple[EventRaised, ...] = ()
+
+
+@dataclass(slots=True)
+class Turn:
+    """The outcome of one turn.
+
+    Args:
+        at: time of the turn; every event in it has this time.
+        events: what to append to the history, in order: the consumed messages and the facts that followed.
+        activities: the events among them that put work into the activity queue.
+        timers: the events among them that set a timer.
+        cancelled_timers: numbers of timers, of this turn or earlier ones, that must not fire.
+        children: the events among them that create a child.
+        sent_events: the events among them that go to other instances.
+        status: Running, or a final one.
+        output: JSON text, when completed.
+        failure: when failed.
+        custom_status: JSON text of the custom status after this turn.
+        custom_status_changed: whether this turn set it.
+        next_generation: set when the instance continues as new; the status is then Running.
+        open_activities: how many activity calls are open after this turn.
+    """
+
+    at: Micros
+    events: list[HistoryEvent] = field(default_factory=list)
+    activities: list[TaskScheduled] = field(default_factory=list)
+    timers: list[TimerCreated] = field(default_factory=list)
+    cancelled_timers: list[int] = field(default_factory=list)
+    children: list[SubOrchestrationCreated] = field(default_factory=list)
+    sent_events: list[EventSent] = field(default_factory=list)
+    status: RuntimeStatus = RuntimeStatus.RUNNING
+    output: str | None = None
+    failure: FailureDetails | None = None
+    custom_status: str | None = None
+    custom_status_changed: bool = False
+    next_generation: NextGeneration | None = None
+    open_activities: int = 0

@@ -1,0 +1,361 @@
+"""FlaskDurable: the extension object; the only place that wires the parts together."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, overload
+
+import click
+from flask import Flask, current_app, has_app_context
+from werkzeug.local import LocalProxy
+
+from flask_durable import cli, http
+from flask_durable.client import DurableClient
+from flask_durable.config import Settings, load_settings
+from flask_durable.errors import DurableError, InvalidArgumentError, SchemaVersionError
+from flask_durable.registry import Function, Registry
+from flask_durable.runtime.activities import ActivityContext, present_activity
+from flask_durable.runtime.startup import StartUp
+from flask_durable.runtime.worker import Worker
+from flask_durable.storage.interface import Batch, Command, Outcome
+from flask_durable.storage.sql_store import SqlStore
+from flask_durable.telemetry import Telemetry
+from flask_durable.watchers import Watchers
+
+logger = logging.getLogger("flask_durable")
+
+AnyFunction = TypeVar("AnyFunction", bound=Function)
+
+current_activity: ActivityContext = LocalProxy(
+    present_activity, unbound_message="There is no current activity: this code does not run inside an activity that an orchestrator called"
+)  # type: ignore[assignment]  # a proxy of it
+"""The call that the running activity serves; a proxy, as ``flask.current_app`` is."""
+
+
+class DurableBlueprint:
+    """A collection of orchestrators and activities that a module defines without an app."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+
+    @overload
+    def orchestrator(self, function: AnyFunction, /) -> AnyFunction: ...
+
+    @overload
+    def orchestrator(self, function: None = None, /, *, name: str | None = None) -> Callable[[AnyFunction], AnyFunction]: ...
+
+    def orchestrator(self, function: Any = None, /, *, name: str | None = None) -> Any:
+        """Register an orchestrator, under its own name or the one given; the function stays what it is (REG-1)."""
+        return _decorate(self.registry.add_orchestrator, function, name)
+
+    @overload
+    def activity(self, function: AnyFunction, /) -> AnyFunction: ...
+
+    @overload
+    def activity(self, function: None = None, /, *, name: str | None = None) -> Callable[[AnyFunction], AnyFunction]: ...
+
+    def activity(self, function: Any = None, /, *, name: str | None = None) -> Any:
+        """Register an activity, under its own name or the one given; the function stays what it is (REG-1)."""
+        return _decorate(self.registry.add_activity, function, name)
+
+
+class FlaskDurable(DurableBlueprint):
+    """Durable orchestrations for Flask apps; ``FlaskDurable(app)``, or ``FlaskDurable()`` and ``init_app(app)``.
+
+    The object holds the registered functions; what belongs to an app is kept in ``app.extensions["durable"]``.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        super().__init__()
+        self._only: AppState | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Set an app up: configuration, storage, endpoints, command line, and a worker in each process that serves.
+
+        Raises:
+            ConfigurationError: a DURABLE_ key has a wrong value.
+            SchemaVersionError: the tables were made by other code.
+            InvalidArgumentError: the app has been set up already.
+        """
+        if "durable" in app.extensions:
+            raise InvalidArgumentError("A FlaskDurable is already set up on this app; keep the one object and register everything with it")
+        state = AppState(app, self.registry)
+        app.extensions["durable"] = state
+        self._only = state if self._only is None else self._only
+        app.cli.add_command(cli.durable)
+        app.shell_context_processor(lambda: {"durable": self})
+        if state.settings.management_api:
+            http.register(app, client=state.client, registry=self.registry, settings=state.settings, telemetry=state.telemetry, api=None)
+        app.before_request(state.on_request)
+        if state.settings.otel == "instrument":
+            _instrument(app)
+        state.startup.arm()
+
+    def register(self, blueprint: DurableBlueprint) -> None:
+        """Add the orchestrators and activities of a blueprint (REG-1)."""
+        self.registry.include(blueprint.registry)
+
+    # -- the parts of one app
+
+    @property
+    def client(self) -> DurableClient:
+        """The management service of the current app, or of the only one."""
+        return self._state().client
+
+    def create_tables(self) -> None:
+        """Create the tables, or bring them up to date."""
+        self._state().store.create_tables()
+
+    def drop_tables(self) -> None:
+        """Delete the tables with all they hold."""
+        self._state().store.drop_tables()
+
+    def start_worker(self) -> None:
+        """Start a worker in this process now."""
+        self._state().start_worker()
+
+    def stop_worker(self) -> None:
+        """Stop this process's worker; returns when no user code runs (WRK-2)."""
+        self._state().stop_worker()
+
+    def close(self) -> None:
+        """Stop the worker and give back all connections."""
+        self._state().close()
+
+    def _state(self) -> AppState:
+        if has_app_context():
+            found = current_app.extensions.get("durable")
+            if isinstance(found, AppState) and found.registry is self.registry:
+                return found
+        if self._only is None:
+            raise InvalidArgumentError("This FlaskDurable has no app yet: call init_app(app) first, or use it inside an app context")
+        return self._only
+
+
+class AppState:
+    """What one app has: settings, storage, client and, in a serving process, the worker."""
+
+    def __init__(self, app: Flask, registry: Registry) -> None:
+        self.registry = registry
+        self.settings: Settings = load_settings(app.config)
+        target = self.settings.database or f"sqlite:///{os.path.join(app.instance_path, 'durable.db')}"
+        self.store = SqlStore(
+            target, hub=self.settings.task_hub, sqlite_synchronous=self.settings.sqlite_synchronous, timeout=self.settings.database_timeout
+        )
+        self.database_url = self.store.name
+        self.telemetry = Telemetry(is_enabled=self.settings.otel != "off")
+        self._watchers = Watchers()
+        self._app = weakref.ref(app)
+        self._worker: Worker | None = None
+        self.client = DurableClient(
+            self.store,
+            execute=self._execute,
+            registry=registry,
+            settings=self.settings,
+            watchers=self._watchers,
+            telemetry=self.telemetry,
+        )
+        self._is_testing = bool(app.testing)
+        self.startup = StartUp(self.start_worker, self._forget_parent, self._may_arm)
+        self._prepare_schema()
+        atexit.register(_at_exit, weakref.ref(self))
+
+    # -- the worker
+
+    @property
+    def is_worker_running(self) -> bool:
+        """Whether this process runs a worker for the app."""
+        return self._worker is not None
+
+    @property
+    def worker(self) -> Worker | None:
+        """This process's worker."""
+        return self._worker
+
+    def start_mode(self) -> str:
+        """Whether and why this process starts a worker by itself, for people."""
+        return self.startup.reason
+
+    def start_worker(self) -> None:
+        """Start a worker in this process now.
+
+        Raises:
+            SchemaVersionError: the tables are missing or do not fit.
+        """
+        if self._worker is not None:
+            return
+        self.store.check_schema()
+        worker = Worker(
+            self.store, self.registry, self.settings, watchers=self._watchers, telemetry=self.telemetry, activity_context=self._activity_context
+        )
+        worker.start()
+        self._worker = worker
+        self.startup.started()
+
+    def stop_worker(self, grace: float | None = None) -> bool:
+        """Stop the worker; without a grace it waits until no user code runs. Returns whether none does."""
+        worker, self._worker = self._worker, None
+        return worker.stop(grace) if worker is not None else True
+
+    def close(self) -> None:
+        """Stop the worker for good and give back all connections."""
+        self.startup.close()
+        self.stop_worker()
+        self.store.close()
+
+    def shut_down(self) -> None:
+        """The process ends: running activities get the grace, the rest is given to others."""
+        self.startup.close()
+        try:
+            self.stop_worker(self.settings.shutdown_grace)
+        except DurableError as error:
+            logger.warning("The worker could not give its work back; others take it when its lease is over: %s", error)
+
+    def on_request(self) -> None:
+        """Runs before each request of the app."""
+        if self._starts_by_itself:
+            self.startup.request()
+
+    @property
+    def _starts_by_itself(self) -> bool:
+        return self.settings.worker is True or (self.settings.worker is None and not self._is_testing)
+
+    def _may_arm(self) -> tuple[bool, str]:
+        if not self._starts_by_itself:
+            return False, "DURABLE_WORKER is off" if self.settings.worker is False else "TESTING is set"
+        return _is_serving_process()
+
+    def _forget_parent(self) -> None:
+        self._worker = None
+        self.store.forget_connections()
+
+    @contextlib.contextmanager
+    def _activity_context(self) -> Iterator[None]:
+        app = self._app()
+        if app is None:
+            raise InvalidArgumentError("The app of this worker is gone")
+        with app.app_context(), self.store.guard():
+            yield
+
+    # -- commands
+
+    def _execute(self, command: Command) -> Outcome:
+        if self.store.in_callers_transaction():
+            outcome = self.store.commit(Batch(commands=[command])).outcomes[0]
+            self.store.after_commit(self._wake)
+            return outcome
+        if self._starts_by_itself and not self.is_worker_running:
+            self._take_part()
+        worker = self._worker
+        if worker is not None:
+            return worker.execute(command)
+        return self._execute_alone(command)
+
+    def _take_part(self) -> None:
+        # A client call in a forked server process that no hook announced; not in commands, which only pass by.
+        if _is_serving_process()[0]:
+            self.startup.request()
+
+    def _execute_alone(self, command: Command) -> Outcome:
+        committed = self.store.commit(Batch(commands=[command]))
+        self._watchers.notify(committed.ended)
+        return committed.outcomes[0]
+
+    def _wake(self) -> None:
+        worker = self._worker
+        if worker is not None:
+            worker.wake()
+
+    def _prepare_schema(self) -> None:
+        found = self.store.schema_version()
+        if found is None and not _is_schema_command():
+            self.store.create_tables()
+        elif not _is_schema_command():
+            with contextlib.suppress(SchemaVersionError) if _is_command() else contextlib.nullcontext():
+                self.store.check_schema()
+
+
+def _decorate(add: Callable[[Function, str | None], object], function: Any, name: str | None) -> Any:
+    if function is None:
+
+        def decorator(decorated: Function) -> Function:
+            add(decorated, name)
+            return decorated
+
+        return decorator
+    add(function, name)
+    return function
+
+
+def _at_exit(reference: weakref.ref[AppState]) -> None:
+    state = reference()
+    if state is not None:
+        state.shut_down()
+
+
+def _instrument(app: Flask) -> None:
+    from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415 - costs 0.3 s of import that only this setting needs
+
+    if not getattr(app, "_is_instrumented_by_opentelemetry", False):
+        FlaskInstrumentor().instrument_app(app)
+
+
+def _command() -> str | None:
+    """Name of the ``flask`` command that runs, or None when this is no command."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return None
+    return context.find_root().invoked_subcommand or ""
+
+
+def _is_command() -> bool:
+    return _command() is not None
+
+
+def _is_schema_command() -> bool:
+    return _command() == "durable" and any(word in sys.argv for word in ("db", "doctor"))
+
+
+def _is_serving_process() -> tuple[bool, str]:
+    command = _command()
+    if command is not None and command != "run":
+        return False, f"the command `flask {command}` does not serve"
+    if command == "run" and _has_reloader() and os.environ.get("WERKZEUG_RUN_MAIN") != "true":
+        return False, "the reloader's parent does not serve"
+    if _is_gunicorn_master():
+        return False, "the gunicorn master does not serve, its workers do"
+    return True, "this process serves requests"
+
+
+def _has_reloader() -> bool:
+    context = click.get_current_context(silent=True)
+    while context is not None:
+        reload = context.params.get("reload")
+        if reload is not None:
+            return bool(reload)
+        context = context.parent
+    if "--no-reload" in sys.argv:
+        return False
+    if "--reload" in sys.argv:
+        return True
+    return "--debug" in sys.argv or os.environ.get("FLASK_DEBUG", "").lower() not in ("", "0", "false", "no")
+
+
+def _is_gunicorn_master() -> bool:
+    if "gunicorn" not in sys.modules:
+        return False
+    frame: Any = sys._getframe()
+    names = set()
+    while frame is not None:
+        names.add(str(frame.f_globals.get("__name__", "")))
+        frame = frame.f_back
+    return "gunicorn.arbiter" in names and not any(name.startswith("gunicorn.workers") for name in names)
+

@@ -1,0 +1,51 @@
+"""The HTTP face: the management API under the configured prefix, its OpenAPI document and Swagger UI."""
+
+from __future__ import annotations
+
+import logging
+
+import flask_smorest
+from flask import Flask
+
+from flask_durable.access import make_policy
+from flask_durable.client import DurableClient
+from flask_durable.config import Settings
+from flask_durable.http.guard import Guard
+from flask_durable.http.native import NativeViews
+from flask_durable.http.openapi import host_api, own_api, prepare_spec
+from flask_durable.http.routes import ROUTES, build_blueprint
+from flask_durable.http.swagger import PERMISSIONS, add_documentation
+from flask_durable.registry import Registry
+from flask_durable.telemetry import Telemetry
+
+logger = logging.getLogger("flask_durable.http")
+
+
+def register(
+    app: Flask, *, client: DurableClient, registry: Registry, settings: Settings, telemetry: Telemetry, api: flask_smorest.Api | None = None
+) -> None:
+    """Serve the management API on an app.
+
+    Args:
+        app: the app.
+        client: the service behind all routes.
+        registry: the orchestrators that may be started by name.
+        settings: prefix, access, limits.
+        telemetry: takes over the trace context of requests.
+        api: an Api of the host whose document shall list the routes too. Default: the one that the app has, if there is one.
+    """
+    policy = make_policy(settings.api_keys, settings.authorizer, is_open=settings.allow_anonymous)
+    if policy.is_open and policy.authorizer is None:
+        logger.warning("DURABLE_ALLOW_ANONYMOUS is set: everybody who reaches %s may do everything", settings.url_prefix)
+    permissions = {route.endpoint: route.permission for route in ROUTES} | PERMISSIONS
+    guard = Guard(policy, settings, telemetry, permissions, pages=frozenset(PERMISSIONS))
+    host = api if api is not None else host_api(app)
+    own = own_api(app, settings)
+    blueprint = build_blueprint(NativeViews(client, registry, settings, policy), guard, settings)
+    add_documentation(blueprint, guard, own, registry=registry, settings=settings)
+    for each in (own, host) if host is not None else (own,):
+        prepare_spec(each, settings)
+    (host or own).register_blueprint(blueprint)
+    if host is not None:
+        blueprint.register_views_in_doc(own, app, own.spec, name=blueprint.name, parameters=None)
+    guard.install_router_errors(app, settings.url_prefix)

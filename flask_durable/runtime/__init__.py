@@ -1,0 +1,1 @@
+"""Runtime: threads and leases; it knows the Store protocol, not the tables, and runs without Flask."""

@@ -1,0 +1,121 @@
+"""Threads of a worker: the daemon threads that run activities, and the APScheduler ticker for what is periodic."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from apscheduler.executors.pool import ThreadPoolExecutor as TickThreads
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+Item = TypeVar("Item")
+
+logger = logging.getLogger("flask_durable.pool")
+
+
+class ActivityPool(Generic[Item]):
+    """Daemon threads that run items in order; a thread is made only when none is free.
+
+    Args:
+        size: at most so many threads.
+        run: what to do with an item; it must not raise.
+    """
+
+    def __init__(self, size: int, run: Callable[[Item], None]) -> None:
+        self.size = size
+        self._run = run
+        self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._threads: set[threading.Thread] = set()
+        self._waiting = 0
+
+    def submit(self, item: Item) -> None:
+        """Run an item as soon as a thread is free."""
+        with self._lock:
+            self._waiting += 1
+            needs_thread = self._waiting > self._idle and len(self._threads) < self.size
+            if needs_thread:
+                thread = threading.Thread(target=self._serve, name=f"durable-activity-{len(self._threads)}", daemon=True)
+                self._threads.add(thread)
+        self._items.put(item)
+        if needs_thread:
+            thread.start()
+
+    def drain(self) -> list[Item]:
+        """Take back the items that no thread has begun."""
+        taken = []
+        while True:
+            try:
+                item = self._items.get_nowait()
+            except queue.Empty:
+                return taken
+            if item is not None:
+                taken.append(item)
+                with self._lock:
+                    self._waiting -= 1
+
+    def stop(self) -> None:
+        """Let every thread end after its present item."""
+        with self._lock:
+            count = len(self._threads)
+        for _ in range(count):
+            self._items.put(None)
+
+    def _serve(self) -> None:
+        try:
+            while True:
+                with self._lock:
+                    self._idle += 1
+                item = self._items.get()
+                with self._lock:
+                    self._idle -= 1
+                    if item is not None:
+                        self._waiting -= 1
+                if item is None:
+                    return
+                self._run(item)
+                del item
+        finally:
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+
+class Ticker:
+    """Calls functions at intervals, in threads of its own.
+
+    Late ticks are made up for once, never dropped for being late, and never overlap.
+    """
+
+    def __init__(self) -> None:
+        logging.getLogger("apscheduler").setLevel(max(logging.WARNING, logging.getLogger("apscheduler").level))
+        self._scheduler = BackgroundScheduler(
+            executors={"default": TickThreads(3)},
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+            timezone="UTC",
+            daemon=True,
+        )
+
+    def every(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call that at intervals of so many seconds; what it raises is logged and does not end the ticking."""
+
+        def tick() -> None:
+            try:
+                call()
+            except Exception:
+                logger.exception("The periodic %s failed; it is called again at its next time", getattr(call, "__name__", call))
+
+        self._scheduler.add_job(tick, IntervalTrigger(seconds=seconds))
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """End; returns when no tick runs."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)

@@ -1,0 +1,56 @@
+"""History rows: appending, loading and paging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from flask_durable.core.events import HistoryEvent, Recorded
+from flask_durable.core.times import Micros
+from flask_durable.storage.database import Sql
+from flask_durable.storage.interface import HistoryPage
+from flask_durable.storage.rows import event_row, row_event
+
+HistoryRow = tuple[Any, ...]
+
+_INSERT = "INSERT INTO durable_history (hub, instance_id, generation, sequence, at, event_type, task_id, name, payload, extra) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SELECT = "SELECT sequence, at, event_type, task_id, name, payload, extra FROM durable_history WHERE hub = ? AND instance_id = ? AND generation = ? AND sequence > ? ORDER BY sequence"
+
+
+class HistoryRows:
+    """The histories of one task hub."""
+
+    def __init__(self, sql: Sql, hub: str) -> None:
+        self._sql = sql
+        self._hub = hub
+
+    def rows(self, instance_id: str, generation: int, after: int, at: Micros, events: Sequence[HistoryEvent]) -> list[HistoryRow]:
+        """The rows that append events after that sequence number."""
+        hub = self._hub
+        return [(hub, instance_id, generation, after + number, at, *event_row(event)) for number, event in enumerate(events, 1)]
+
+    def insert(self, rows: Sequence[HistoryRow]) -> None:
+        """Append; the primary key refuses a second row with the same number."""
+        self._sql.run_many(_INSERT, rows)
+
+    def load(self, instance_id: str, generation: int) -> list[Recorded]:
+        """The whole history of one generation."""
+        return _recorded(instance_id, self._sql.rows(_SELECT, (self._hub, instance_id, generation, 0)))
+
+    def page(self, instance_id: str, generation: int, after: int, limit: int) -> HistoryPage:
+        """Events after that sequence number."""
+        rows = self._sql.rows(f"{_SELECT} LIMIT ?", (self._hub, instance_id, generation, after, limit + 1))
+        events = tuple(_recorded(instance_id, rows[:limit]))
+        return HistoryPage(events, events[-1].sequence if len(rows) > limit else None)
+
+    def delete(self, instance_id: str) -> None:
+        """Delete all generations."""
+        self._sql.run("DELETE FROM durable_history WHERE hub = ? AND instance_id = ?", (self._hub, instance_id))
+
+    def delete_generation(self, instance_id: str, generation: int) -> None:
+        """Delete one generation (rule 31: the history of the old one is emptied)."""
+        self._sql.run("DELETE FROM durable_history WHERE hub = ? AND instance_id = ? AND generation = ?", (self._hub, instance_id, generation))
+
+
+def _recorded(instance_id: str, rows: Iterable[Sequence[Any]]) -> list[Recorded]:
+    return [Recorded(row[0], row[1], row_event(instance_id, row[2:])) for row in rows]
