@@ -110,7 +110,7 @@ class DurableClient:
     def start(
         self,
         orchestrator: object,
-        input: Any = None,  # noqa: A002 - the field's word for it
+        input: Any = None,
         *,
         instance_id: str | None = None,
         start_at: datetime | None = None,
@@ -155,6 +155,7 @@ class DurableClient:
         """Start a finished instance again with its name, input, version and tags; returns the id (rule 47, MGT-4).
 
         Args:
+            instance_id: the finished instance.
             new_instance_id: False runs it under the same id, in place of the old one.
 
         Raises:
@@ -186,6 +187,7 @@ class DurableClient:
         """The status of an instance, or None when there is none.
 
         Args:
+            instance_id: the instance.
             show_input: include the input.
             show_history: include the history.
             show_history_output: include outputs and results in the history.
@@ -205,6 +207,7 @@ class DurableClient:
         """Wait until the instance is no longer Pending (SCH-6).
 
         Args:
+            instance_id: the instance.
             timeout: in seconds.
 
         Raises:
@@ -216,6 +219,7 @@ class DurableClient:
         """Wait until the instance has ended, however; None when there is none (SCH-6).
 
         Args:
+            instance_id: the instance.
             timeout: in seconds.
 
         Raises:
@@ -229,6 +233,7 @@ class DurableClient:
         """One page of the instances that a filter means (QRY-1, QRY-2).
 
         Args:
+            wanted: which instances; all by default.
             page_size: 1 to 1000.
             token: the token of the page before.
             order: by creation time.
@@ -310,6 +315,7 @@ class DurableClient:
         """Delete an ended instance with its history; returns the number deleted.
 
         Args:
+            instance_id: the instance.
             recursive: delete its ended children too.
 
         Raises:

@@ -11,11 +11,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
-import click
 from flask import Flask, current_app, has_app_context
 from werkzeug.local import LocalProxy
 
 from flask_durable import cli, http
+from flask_durable.cli import invocation
 from flask_durable.client import DurableClient
 from flask_durable.config import Settings, load_settings
 from flask_durable.errors import DurableError, InvalidArgumentError, SchemaVersionError
@@ -25,7 +25,7 @@ from flask_durable.runtime.startup import StartUp
 from flask_durable.runtime.worker import Worker
 from flask_durable.storage.interface import Batch, Command, Outcome
 from flask_durable.storage.sql_store import SqlStore
-from flask_durable.telemetry import Telemetry
+from flask_durable.telemetry import Telemetry, instrument
 from flask_durable.watchers import Watchers
 
 logger = logging.getLogger("flask_durable")
@@ -96,7 +96,7 @@ class FlaskDurable(DurableBlueprint):
             http.register(app, client=state.client, registry=self.registry, settings=state.settings, telemetry=state.telemetry, api=None)
         app.before_request(state.on_request)
         if state.settings.otel == "instrument":
-            _instrument(app)
+            instrument(app)
         state.startup.arm()
 
     def register(self, blueprint: DurableBlueprint) -> None:
@@ -276,10 +276,10 @@ class AppState:
 
     def _prepare_schema(self) -> None:
         found = self.store.schema_version()
-        if found is None and not _is_schema_command():
+        if found is None and not invocation.is_schema_command():
             self.store.create_tables()
-        elif not _is_schema_command():
-            with contextlib.suppress(SchemaVersionError) if _is_command() else contextlib.nullcontext():
+        elif not invocation.is_schema_command():
+            with contextlib.suppress(SchemaVersionError) if invocation.command() is not None else contextlib.nullcontext():
                 self.store.check_schema()
 
 
@@ -301,52 +301,15 @@ def _at_exit(reference: weakref.ref[AppState]) -> None:
         state.shut_down()
 
 
-def _instrument(app: Flask) -> None:
-    from opentelemetry.instrumentation.flask import FlaskInstrumentor  # noqa: PLC0415 - costs 0.3 s of import that only this setting needs
-
-    if not getattr(app, "_is_instrumented_by_opentelemetry", False):
-        FlaskInstrumentor().instrument_app(app)
-
-
-def _command() -> str | None:
-    """Name of the ``flask`` command that runs, or None when this is no command."""
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return None
-    return context.find_root().invoked_subcommand or ""
-
-
-def _is_command() -> bool:
-    return _command() is not None
-
-
-def _is_schema_command() -> bool:
-    return _command() == "durable" and any(word in sys.argv for word in ("db", "doctor"))
-
-
 def _is_serving_process() -> tuple[bool, str]:
-    command = _command()
+    command = invocation.command()
     if command is not None and command != "run":
         return False, f"the command `flask {command}` does not serve"
-    if command == "run" and _has_reloader() and os.environ.get("WERKZEUG_RUN_MAIN") != "true":
+    if command == "run" and invocation.has_reloader() and os.environ.get("WERKZEUG_RUN_MAIN") != "true":
         return False, "the reloader's parent does not serve"
     if _is_gunicorn_master():
         return False, "the gunicorn master does not serve, its workers do"
     return True, "this process serves requests"
-
-
-def _has_reloader() -> bool:
-    context = click.get_current_context(silent=True)
-    while context is not None:
-        reload = context.params.get("reload")
-        if reload is not None:
-            return bool(reload)
-        context = context.parent
-    if "--no-reload" in sys.argv:
-        return False
-    if "--reload" in sys.argv:
-        return True
-    return "--debug" in sys.argv or os.environ.get("FLASK_DEBUG", "").lower() not in ("", "0", "false", "no")
 
 
 def _is_gunicorn_master() -> bool:

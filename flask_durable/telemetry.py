@@ -80,6 +80,14 @@ class Telemetry:
             context.detach(token)
 
 
+def instrument(app: Any) -> None:
+    """Let OpenTelemetry's Flask instrumentation make a span for each request of an app, unless that is switched on already."""
+    from opentelemetry.instrumentation.flask import FlaskInstrumentor
+
+    if not getattr(app, "_is_instrumented_by_opentelemetry", False):
+        FlaskInstrumentor().instrument_app(app)  # type: ignore[no-untyped-call]  # the library has no types here
+
+
 class ManagementSpan:
     """A span that may not be recording."""
 

@@ -191,7 +191,7 @@ def _read_payload(state: DurableState, text: str | None, file: IO[bytes] | None,
         raise click.UsageError(f"Give the {what} once: as {option} or in a file")
     if file is None and text is None:
         return None
-    stream: IO[bytes] = file or click.get_binary_stream("stdin")
+    stream = file or sys.stdin.buffer
     source = stream.read() if text is None or text == "-" else text
     return parse_json(source, what=what, option=option, max_depth=state.settings.max_payload_depth)
 

@@ -43,8 +43,8 @@ def worker() -> None:
         f"{len(state.registry.activity_names())} activities, process {os.getpid()}. Ctrl+C or SIGTERM ends it"
     )
     _wait(state, signals)
-    state.stop_worker()
-    note("Worker stopped")
+    is_over = state.stop_worker(state.settings.shutdown_grace)
+    note("Worker stopped" if is_over else "Worker stopped; what was still running is given to other workers")
 
 
 def _wait(state: DurableState, signals: queue.SimpleQueue[int]) -> None:

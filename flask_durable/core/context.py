@@ -144,7 +144,7 @@ class OrchestrationContext:
 
     # -- calls
 
-    def call_activity(self, activity: object, input: Any = None, *, retry_policy: RetryPolicy | None = None) -> Task:  # noqa: A002
+    def call_activity(self, activity: object, input: Any = None, *, retry_policy: RetryPolicy | None = None) -> Task:
         """Call an activity, by function or name, with one input value.
 
         Args:
@@ -159,7 +159,7 @@ class OrchestrationContext:
     def call_sub_orchestrator(
         self,
         orchestrator: object,
-        input: Any = None,  # noqa: A002 - the field's word for it
+        input: Any = None,
         *,
         instance_id: str | None = None,
         retry_policy: RetryPolicy | None = None,
@@ -238,7 +238,7 @@ class OrchestrationContext:
 
     # -- the instance itself
 
-    def continue_as_new(self, input: Any = None, *, save_events: bool = True, version: str | None = None) -> None:  # noqa: A002
+    def continue_as_new(self, input: Any = None, *, save_events: bool = True, version: str | None = None) -> None:
         """Begin anew with an empty history when the orchestrator returns or yields; the first call counts (rules 31 to 34).
 
         Args:

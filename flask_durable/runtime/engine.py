@@ -1,5 +1,7 @@
-"""Engine: the one loop of a worker. It collects what is ready, advances the instances concerned, commits all of it in one transaction, then
-answers the waiting threads and hands out the new activities.
+"""Engine: the one loop of a worker.
+
+It collects what is ready, advances the instances concerned, commits all of it in one transaction, then answers the waiting threads and hands
+out the new activities.
 
 Laws:
 
@@ -14,9 +16,7 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from flask_durable.config import Settings
 from flask_durable.core.events import HistoryEvent
@@ -26,16 +26,18 @@ from flask_durable.errors import DurableError, StoreUnavailableError, WorkerLost
 from flask_durable.registry import Registry
 from flask_durable.runtime.capacity import Capacity
 from flask_durable.runtime.executions import ExecutionCache
+from flask_durable.runtime.holdings import Holdings
+from flask_durable.runtime.interruption import interrupt
+from flask_durable.runtime.polling import Polling
+from flask_durable.runtime.steps import ActivityDone, LateTurn, Overdue, Step, Submission
 from flask_durable.runtime.turns import Held, TurnRunner
 from flask_durable.storage.interface import (
-    ActivityResult,
     ActivityWorkItem,
     Batch,
     ClaimRequest,
     Command,
     Committed,
     FailInstance,
-    OrchestrationWorkItem,
     Outcome,
     Park,
     PurgeBy,
@@ -57,76 +59,13 @@ SLOW_TURN = 1.0
 _WAKE = object()
 
 
-class TurnTimeoutError(BaseException):
-    """Raised inside orchestrator code that ran for too long; not an Exception, so that it is not caught by accident."""
-
-
-class Submission:
-    """A command on its way through the loop, and the thread that waits for it."""
-
-    __slots__ = ("_done", "command", "is_withdrawn", "outcome")
-
-    def __init__(self, command: Command) -> None:
-        self.command = command
-        self.outcome: Outcome = None
-        self.is_withdrawn = False
-        self._done = threading.Lock()
-        self._done.acquire()
-
-    def answer(self, outcome: Outcome) -> None:
-        """Let the waiting thread go on."""
-        self.outcome = outcome
-        self._done.release()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the answer."""
-        return self._done.acquire(timeout=seconds)
-
-
-@dataclass(slots=True)
-class ActivityDone:
-    """An activity ran here."""
-
-    item: ActivityWorkItem
-    event: HistoryEvent
-    seconds: float
-
-
-@dataclass(slots=True)
-class LateTurn:
-    """A turn that took so long that the loop went on without it."""
-
-    held: Held
-    execution: Execution
-    commit: TurnCommit
-
-
-@dataclass(slots=True)
-class Overdue:
-    """A turn has had all the time there is."""
-
-    held: Held
-    thread_id: int
-
-
-@dataclass(slots=True)
-class Step:
-    """One round of the loop; it is an object so that another thread can take it over in the middle."""
-
-    submissions: list[Submission] = field(default_factory=list)
-    internal: list[Command] = field(default_factory=list)
-    foreign: list[ActivityResult] = field(default_factory=list)
-    todo: deque[Held] = field(default_factory=deque)
-    turns: list[tuple[Held, Execution, TurnCommit]] = field(default_factory=list)
-
-
 class Engine:
     """The loop of one worker.
 
     Args:
         worker_id: the worker's present row; changes when the row is lost.
         hand_out: gives a claimed activity to the threads.
-        on_lost: called when the worker's row is gone; registers anew and returns the new id.
+        on_lost: called with the id when that worker's row is lost; registers anew and returns the new id.
     """
 
     def __init__(
@@ -138,35 +77,29 @@ class Engine:
         *,
         worker_id: str,
         hand_out: Callable[[ActivityWorkItem], None],
-        on_lost: Callable[[], str],
+        on_lost: Callable[[str], str],
     ) -> None:
         self._store = store
         self._registry = registry
         self._settings = settings
         self._watchers = watchers
-        self._hand_out = hand_out
         self._on_lost = on_lost
         self.worker_id = worker_id
         self._cache = ExecutionCache(settings.cache_size)
         self._runner = TurnRunner(store, registry, settings, self._cache)
         self._capacity = Capacity(settings.max_activities)
+        self._holdings = Holdings(self._capacity, hand_out)
+        self._polling = Polling(store, settings.poll_interval)
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._held: dict[str, Held] = {}
-        self._ready: dict[str, Held] = {}
-        self._slow: dict[str, Held] = {}
-        self._in_flight: dict[tuple[str, int], ActivityWorkItem] = {}
         self._internal: list[Command] = []
-        self._foreign: list[ActivityResult] = []
         self._wants_claim = True
         self._is_starved = True
-        self._next_poll = 0.0
-        self._pause = 0.02
         self._is_draining = False
         self._is_stopped = False
         self._guard = threading.Lock()
         self._epoch = 0
         self._step: Step | None = None
-        self._running: tuple[Held, Execution | None, float, int] | None = None
+        self._running: tuple[Held, float, int] | None = None
         self._threads: list[threading.Thread] = []
         self._finished = threading.Event()
         self.lost_count = 0
@@ -216,14 +149,14 @@ class Engine:
     def release(self, items: Sequence[ActivityWorkItem]) -> None:
         """Give back claimed activities that were not begun."""
         for item in items:
-            self._in_flight.pop((item.execution_id, item.task_id), None)
+            self._holdings.not_begun(item)
         if items:
             self._store.commit(Batch(worker_id=self.worker_id, released_activities=items))
 
     @property
     def busy_count(self) -> int:
         """Activities handed out whose results are not committed yet."""
-        return len(self._in_flight)
+        return self._holdings.busy_count
 
     def stop(self, timeout: float | None) -> bool:
         """End the loop; False when it is still inside orchestrator code after ``timeout`` seconds."""
@@ -243,35 +176,50 @@ class Engine:
     def _run(self, epoch: int) -> None:
         with self._store.connection():
             while epoch == self._epoch:
-                if self._step is None:
-                    if self._is_stopped and not (self._ready or self._foreign or self._internal) and self._inbox.empty():
-                        self._cache.clear()
-                        self._finished.set()
+                try:
+                    if not self._round(epoch):
                         return
-                    self._step = self._collect()
-                if not self._advance(self._step, epoch):
-                    return
-                step, self._step = self._step, None
-                self._settle(step)
+                except Exception:
+                    logger.exception("The engine failed; it gives its work back and begins anew")
+                    self._step = None
+                    self._begin_anew()
+
+    def _round(self, epoch: int) -> bool:
+        """Collect, advance, commit; False when this thread's part is over."""
+        if self._step is None:
+            if self._is_stopped and not (self._holdings.has_work or self._internal) and self._inbox.empty():
+                self._cache.clear()
+                self._finished.set()
+                return False
+            self._step = self._collect()
+        if not self._advance(self._step, epoch):
+            return False
+        step, self._step = self._step, None
+        self._settle(step)
+        return True
 
     def _collect(self) -> Step:
+        holdings = self._holdings
         step = Step()
         while True:
-            self._poll_if_due()
-            step.internal, self._internal = self._internal, []
-            step.foreign, self._foreign = self._foreign, []
+            if self._polling.seconds_left() == 0.0 and not self._is_stopped:
+                is_ready = self._polling.look(self.worker_id, self._claim())
+                if is_ready and not self._is_draining:
+                    self._wants_claim = self._is_starved = True
             for item in self._take_inbox():
                 self._sort_in(item, step)
-            self._take_ready(step)
-            if step.submissions or step.internal or step.foreign or step.todo or step.turns or self._wants_claim or self._is_stopped:
+            step.internal, self._internal = self._internal, []
+            step.foreign, holdings.foreign = holdings.foreign, []
+            holdings.take_ready(step, BATCH, {_controlled(each.command) for each in step.submissions})
+            if step.has_work or self._wants_claim or self._is_stopped:
                 return step
 
     def _take_inbox(self) -> Iterable[object]:
-        is_busy = bool(self._ready) or self._wants_claim or self._is_stopped or bool(self._internal) or bool(self._foreign)
+        is_busy = self._holdings.has_work or self._wants_claim or self._is_stopped or bool(self._internal)
+        timeout = 0.0 if is_busy else self._polling.seconds_left()
         taken: list[object] = []
         try:
-            timeout = max(0.0, self._next_poll - time.monotonic())
-            taken.append(self._inbox.get_nowait() if is_busy or timeout == 0.0 else self._inbox.get(timeout=timeout))
+            taken.append(self._inbox.get(timeout=timeout) if timeout else self._inbox.get_nowait())
             while len(taken) < 2 * BATCH:
                 taken.append(self._inbox.get_nowait())
         except queue.Empty:
@@ -280,64 +228,23 @@ class Engine:
 
     def _sort_in(self, item: object, step: Step) -> None:
         if isinstance(item, ActivityDone):
-            self._sort_in_result(item)
+            self._holdings.ended(item)
         elif isinstance(item, Submission):
             if not item.is_withdrawn:
                 step.submissions.append(item)
         elif isinstance(item, LateTurn):
-            self._slow.pop(item.held.record.instance_id, None)
-            if item.held.is_abandoned:
-                item.execution.close()
-            else:
-                step.turns.append((item.held, item.execution, item.commit))
+            self._sort_in_late(item, step)
         elif isinstance(item, Overdue):
             self._give_up(item)
         elif item is _WAKE:
-            self._next_poll = 0.0
+            self._polling.now()
 
-    def _sort_in_result(self, done: ActivityDone) -> None:
-        item = done.item
-        self._capacity.ended(done.seconds)
-        if self._in_flight.get((item.execution_id, item.task_id)) is not item:
+    def _sort_in_late(self, item: LateTurn, step: Step) -> None:
+        if item.held.is_abandoned:
+            item.execution.close()
             return
-        del self._in_flight[item.execution_id, item.task_id]
-        held = self._held.get(item.instance_id)
-        result = ActivityResult(item, done.event)
-        if held is None or held.record.execution_id != item.execution_id:
-            self._foreign.append(result)
-            return
-        held.results.append(result)
-        if item.instance_id not in self._slow:
-            self._ready[item.instance_id] = held
-
-    def _take_ready(self, step: Step) -> None:
-        controlled = {_controlled(each.command) for each in step.submissions}
-        for instance_id in list(self._ready):
-            if len(step.todo) >= BATCH:
-                return
-            if instance_id not in controlled:
-                step.todo.append(self._ready.pop(instance_id))
-
-    def _poll_if_due(self) -> None:
-        now = time.monotonic()
-        if now < self._next_poll or self._is_stopped:
-            return
-        self._next_poll = now + self._pause
-        try:
-            ready = self._store.peek(self.worker_id, self._claim())
-        except StoreUnavailableError as error:
-            logger.warning("The database does not answer; looking again in %.1f s: %s", self._settings.poll_interval, error)
-            self._pause = self._settings.poll_interval
-            self._next_poll = now + self._pause
-            return
-        if ready.is_ready and not self._is_draining:
-            self._wants_claim = self._is_starved = True
-            self._pause = min(0.02, self._settings.poll_interval)
-            return
-        self._pause = min(self._pause * 2, self._settings.poll_interval)
-        if ready.next_due is not None:
-            left = (ready.next_due - self._store.now()) / 1e6
-            self._next_poll = min(self._next_poll, now + max(left, 0.001))
+        self._holdings.slow.pop(item.held.record.instance_id, None)
+        step.turns.append((item.held, item.execution, item.commit))
 
     # -- turns
 
@@ -345,60 +252,70 @@ class Engine:
         """Run the turns of a step; False when another thread has taken the step over meanwhile."""
         while step.todo:
             held = step.todo.popleft()
-            try:
-                execution = self._runner.prepare(held)
-            except StoreUnavailableError as error:
-                logger.warning("The history of instance %s cannot be read now: %s", held.record.instance_id, error)
-                self._ready[held.record.instance_id] = held
-                self._back_off()
-                continue
-            except DurableError as error:
-                self._park(held, str(error))
+            execution = self._prepare(held)
+            if execution is None:
                 continue
             with self._guard:
-                self._running = (held, execution, time.monotonic(), threading.get_ident())
-            commit = self._runner.advance(held, execution)
+                self._running = (held, time.monotonic(), threading.get_ident())
+            messages, results = held.messages, held.results
+            held.messages, held.results = [], []
+            commit = self._runner.advance(held, execution, messages, results)
             with self._guard:
-                self._running = None
+                self._running = None if self._epoch == epoch else self._running
                 is_mine = self._epoch == epoch
             if not is_mine:
                 self._inbox.put(LateTurn(held, execution, commit))
                 return False
-            held.messages, held.results = [], []
             step.turns.append((held, execution, commit))
         return True
+
+    def _prepare(self, held: Held) -> Execution | None:
+        instance_id = held.record.instance_id
+        try:
+            return self._runner.prepare(held)
+        except StoreUnavailableError as error:
+            logger.warning("The history of instance %s cannot be read now: %s", instance_id, error)
+            self._holdings.ready[instance_id] = held
+            self._back_off()
+        except DurableError as error:
+            self._park(held, str(error))
+        except Exception as error:
+            logger.exception("Instance %s cannot be brought back from its history", instance_id)
+            self._park(held, f"It cannot be brought back from its history: {type(error).__name__}: {error}")
+        return None
 
     def watch(self) -> None:
         """Let another thread take the loop over when orchestrator code does not yield, and end what never will (called periodically)."""
         with self._guard:
             running = self._running
-            if running is not None and time.monotonic() - running[2] > SLOW_TURN:
-                held = running[0]
-                logger.warning("The orchestrator %s of instance %s has not yielded for %.0f s; the others go on", held.record.name, held.record.instance_id, SLOW_TURN)
-                self._running = None
-                self._epoch += 1
-                self._slow[held.record.instance_id] = held
-                left = max(0.0, self._settings.turn_timeout - SLOW_TURN)
-                overdue = threading.Timer(left, self._inbox.put, (Overdue(held, running[3]),))
-                overdue.daemon = True
-                overdue.start()
-                self._spawn()
+            if running is None or time.monotonic() - running[1] <= SLOW_TURN:
+                return
+            held, _, thread_id = running
+            record = held.record
+            logger.warning("Orchestrator %s of instance %s has not yielded for %g s; the others go on", record.name, record.instance_id, SLOW_TURN)
+            self._running = None
+            self._epoch += 1
+            self._holdings.slow[record.instance_id] = held
+            left = max(0.0, self._settings.turn_timeout - SLOW_TURN)
+            overdue = threading.Timer(left, self._inbox.put, (Overdue(held, thread_id),))
+            overdue.daemon = True
+            overdue.start()
+            self._spawn()
 
     def _give_up(self, overdue: Overdue) -> None:
         held = overdue.held
         instance_id = held.record.instance_id
-        if self._slow.get(instance_id) is not held:
+        if self._holdings.slow.get(instance_id) is not held:
             return
         held.is_abandoned = True
         message = f"The orchestrator ran for more than {self._settings.turn_timeout:g} s without a yield (DURABLE_TURN_TIMEOUT)"
         self._internal.append(FailInstance(instance_id, FailureDetails("flask_durable.TurnTimeout", message)))
-        self._held.pop(instance_id, None)
-        self._slow.pop(instance_id, None)
+        self._holdings.drop(held)
         interrupt(overdue.thread_id)
 
     def _park(self, held: Held, reason: str) -> None:
         logger.error("Instance %s is parked: %s", held.record.instance_id, reason)
-        self._held.pop(held.record.instance_id, None)
+        self._holdings.drop(held)
         self._internal.append(Park(held.record.instance_id, reason))
 
     # -- the commit
@@ -413,7 +330,7 @@ class Engine:
         except StoreUnavailableError as error:
             self._undo(step, error)
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever one row makes the database raise must not end the loop
             self._isolate(step, error)
             return
         self.commit_count += 1
@@ -465,82 +382,49 @@ class Engine:
         for submission, outcome in zip(step.submissions, committed.outcomes, strict=False):
             submission.answer(outcome)
         for record in committed.started:
-            self._hold(Held(record, record.sequence, record.has_started))
+            self._holdings.started(record)
         for work in committed.orchestrations:
-            self._take_over(work)
+            self._holdings.claimed(work, self.worker_id)
         for item in committed.activities:
             self._capacity.force(1)
-            self._launch(item)
-        if batch.claim is not None:
-            self._is_starved = len(committed.activities) >= max(1, batch.claim.activities) if batch.claim.activities else self._is_starved
-            self._wants_claim = self._wants_claim or committed.has_more
-        elif committed.has_new_work:
-            self._next_poll = 0.0
-        if committed.ended:
-            self._watchers.notify(committed.ended)
+            self._holdings.launch(item)
+        self._plan_claims(batch, committed)
+        self._watchers.notify(committed.ended)
+
+    def _plan_claims(self, batch: Batch, committed: Committed) -> None:
+        if batch.claim is None:
+            if committed.has_new_work:
+                self._polling.now()
+        else:
+            if batch.claim.activities:
+                self._is_starved = len(committed.activities) >= batch.claim.activities
+            self._wants_claim |= committed.has_more
         if batch.turns or batch.commands or batch.results:
-            self._pause = min(0.02, self._settings.poll_interval)
+            self._polling.work_was_done()
 
     def _committed(self, held: Held, execution: Execution, commit: TurnCommit) -> None:
         record, turn = held.record, commit.turn
-        instance_id = record.instance_id
-        held.sequence = execution.sequence
-        is_first, held.has_started = not held.has_started, True
         if turn.status.is_final or turn.next_generation is not None:
             execution.close()
         else:
-            self._cache.put(instance_id, execution)
-        if not commit.keep:
-            self._held.pop(instance_id, None)
-        if is_first and not turn.status.is_final:
-            self._watchers.notify((instance_id,))
+            self._cache.put(record.instance_id, execution)
+        if not held.has_started:
+            self._watchers.notify((record.instance_id,))
         for timer in turn.timers:
-            self._due_at(timer.fire_at)
+            self._polling.at(timer.fire_at)
         for event in turn.activities[: commit.claimed_activities]:
-            self._launch(
+            self._holdings.launch(
                 ActivityWorkItem(
-                    instance_id, record.execution_id, record.generation, event.task_id, event.name, event.input, event.attempt,
+                    record.instance_id, record.execution_id, record.generation, event.task_id, event.name, event.input, event.attempt,
                     event.first_task_id or event.task_id, 1, record.trace,
                 )
             )  # fmt: skip
-        if held.results and not commit.keep:
-            self._foreign.extend(held.results)
-        elif held.has_work and commit.keep:
-            self._ready[instance_id] = held
+        self._holdings.committed(held, commit, execution.sequence)
 
     def _conflicted(self, held: Held, execution: Execution, commit: TurnCommit) -> None:
-        """The instance was changed from outside: what this turn consumed goes back to its inbox, or nowhere when it has ended."""
         logger.info("Instance %s was changed from outside during a turn; the turn is dropped", held.record.instance_id)
         execution.close()
-        self._capacity.give_back(commit.claimed_activities)
-        if self._held.get(held.record.instance_id) is held:
-            del self._held[held.record.instance_id]
-        self._foreign.extend(commit.results)
-        self._foreign.extend(held.results)
-
-    def _hold(self, held: Held) -> None:
-        # Also without a message: a turn with nothing in it gives the instance back with its true due time.
-        self._held[held.record.instance_id] = self._ready[held.record.instance_id] = held
-
-    def _take_over(self, work: OrchestrationWorkItem) -> None:
-        record = work.record
-        instance_id = record.instance_id
-        if instance_id in self._slow:
-            return
-        known = self._held.get(instance_id)
-        if known is not None and known.record.execution_id == record.execution_id and record.worker_id == self.worker_id:
-            known.messages = list(work.messages)
-            self._ready[instance_id] = known
-            return
-        self._hold(Held(record, record.sequence, record.has_started, list(work.messages)))
-
-    def _launch(self, item: ActivityWorkItem) -> None:
-        self._in_flight[item.execution_id, item.task_id] = item
-        self._hand_out(item)
-
-    def _due_at(self, moment: int) -> None:
-        left = (moment - self._store.now()) / 1e6
-        self._next_poll = min(self._next_poll, time.monotonic() + max(left, 0.0))
+        self._holdings.conflicted(held, commit)
 
     # -- when a commit fails
 
@@ -549,40 +433,26 @@ class Engine:
         logger.warning("A commit failed and is tried again: %s", error)
         for held, execution, commit in step.turns:
             execution.close()
-            self._capacity.give_back(commit.claimed_activities)
-            self._requeue(held, commit)
-        self._foreign.extend(step.foreign)
+            self._holdings.undone(held, commit)
+        self._holdings.foreign.extend(step.foreign)
         self._internal.extend(step.internal)
         for submission in step.submissions:
             submission.answer(error)
         self._wants_claim = True
         self._back_off()
 
-    def _requeue(self, held: Held, commit: TurnCommit) -> None:
-        # Its messages are still in the tables; the claim that follows brings them again.
-        instance_id = held.record.instance_id
-        held.results = [*commit.results, *held.results]
-        held.messages = []
-        if self._held.get(instance_id) is held and held.has_work:
-            self._ready[instance_id] = held
-
     def _back_off(self) -> None:
         time.sleep(min(0.1, self._settings.poll_interval))
 
     def _isolate(self, step: Step, error: Exception) -> None:
         """Something in the batch cannot be written: find out what, and go on without it."""
-        parts = len(step.turns) + len(step.submissions) + len(step.internal) + len(step.foreign)
-        if parts > 1:
+        parts = step.parts()
+        if len(parts) > 1:
             logger.warning("A commit was refused (%s: %s); its parts are tried one by one", type(error).__name__, error)
-            for turn in step.turns:
-                self._capacity.give_back(turn[2].claimed_activities)
-                self._settle(Step(turns=[turn]))
-            for submission in step.submissions:
-                self._settle(Step(submissions=[submission]))
-            for command in step.internal:
-                self._settle(Step(internal=[command]))
-            for result in step.foreign:
-                self._settle(Step(foreign=[result]))
+            for _, _, commit in step.turns:
+                self._capacity.give_back(commit.claimed_activities)
+            for part in parts:
+                self._settle(part)
             return
         logger.error("A commit was refused and is given up", exc_info=error)
         reason = f"The database refused what this turn has to write ({type(error).__name__}: {error})"
@@ -599,16 +469,20 @@ class Engine:
         self.lost_count += 1
         for _, execution, _ in step.turns:
             execution.close()
-        self._cache.clear()
-        self._held.clear()
-        self._ready.clear()
-        self._in_flight.clear()
-        self._capacity.reset()
-        for held in self._slow.values():
-            held.is_abandoned = True
-        self.worker_id = self._on_lost()
         for submission in step.submissions:
             self._inbox.put(submission)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._cache.clear()
+        self._holdings.forget()
+        while True:
+            try:
+                self.worker_id = self._on_lost(self.worker_id)
+                break
+            except DurableError as error:
+                logger.warning("A new worker cannot be registered yet: %s", error)
+                time.sleep(self._settings.poll_interval)
         self._wants_claim = True
 
     def _refuse_left_over(self) -> None:
@@ -627,10 +501,3 @@ class Engine:
 def _controlled(command: Command) -> str | None:
     """The instance whose turn has to wait, because the command changes its row."""
     return None if isinstance(command, StartInstance | RaiseEvent | PurgeBy) else command.instance_id
-
-
-def interrupt(thread_id: int) -> None:
-    """Raise TurnTimeoutError in another thread, at its next byte code."""
-    import ctypes  # noqa: PLC0415 - needed for runaway orchestrators only
-
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(TurnTimeoutError))

@@ -48,7 +48,7 @@ class ActivityPool(Generic[Item]):
 
     def drain(self) -> list[Item]:
         """Take back the items that no thread has begun."""
-        taken = []
+        taken: list[Item] = []
         while True:
             try:
                 item = self._items.get_nowait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flask_durable.config import Settings
@@ -83,26 +84,23 @@ class TurnRunner:
             raise TurnImpossibleError(str(execution.nondeterminism))
         return execution
 
-    def advance(self, held: Held, execution: Execution) -> TurnCommit:
+    def advance(self, held: Held, execution: Execution, messages: Sequence[InboxMessage], results: Sequence[ActivityResult]) -> TurnCommit:
         """Let the instance have what has come for it."""
         record = held.record
         events: list[HistoryEvent] = []
         if not held.has_started:
             events.append(_started(record))
             events.extend(record.carried)
-        events.extend(message.event for message in held.messages)
-        events.extend(result.event for result in held.results)
-        turn = execution.advance(self._store_time(), events)
+        events.extend(message.event for message in messages)
+        events.extend(result.event for result in results)
+        turn = execution.advance(self._store.now(), events)
         return TurnCommit(
             record=record,
             sequence=held.sequence,
             turn=turn,
-            messages=[message.message_id for message in held.messages],
-            results=tuple(held.results),
+            messages=[message.message_id for message in messages],
+            results=results,
         )
-
-    def _store_time(self) -> int:
-        return self._store.now()
 
 
 def _started(record: InstanceRecord) -> ExecutionStarted:

@@ -50,7 +50,7 @@ class Worker:
         self._pool: ActivityPool[ActivityWorkItem] = ActivityPool(settings.max_activities, self._run_activity)
         self._ticker = Ticker()
         self._engine = Engine(
-            store, registry, settings, watchers, worker_id=_new_id(), hand_out=self._pool.submit, on_lost=self._register
+            store, registry, settings, watchers, worker_id=_new_id(), hand_out=self._pool.submit, on_lost=self._register_anew
         )
 
     @property
@@ -103,7 +103,8 @@ class Worker:
         logger.info("Worker %s stopped%s", engine.worker_id, "" if is_idle and is_over else "; what was still running is given to others")
         return is_idle and is_over
 
-    def _register(self) -> str:
+    def _register_anew(self, lost_id: str) -> str:
+        self._store.release_worker(lost_id)
         worker_id = _new_id()
         self._store.register_worker(worker_id, self._settings.lease_seconds)
         return worker_id

@@ -108,7 +108,9 @@ class Claims:
 
 
 def _work_item(row: tuple[Any, ...]) -> ActivityWorkItem:
-    return ActivityWorkItem(*row[:9], json.loads(row[9]) if row[9] else {})
+    instance_id, execution_id, generation, task_id, name, text, attempt, first_task_id, deliveries, trace = row
+    carrier = json.loads(trace) if trace else {}
+    return ActivityWorkItem(instance_id, execution_id, generation, task_id, name, text, attempt, first_task_id, deliveries, carrier)
 
 
 def _named(column: str, names: tuple[str, ...] | None) -> tuple[str, tuple[str, ...]]:

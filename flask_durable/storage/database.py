@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import time
@@ -61,7 +62,7 @@ def _adopt(database: peewee.Database) -> None:
 def _open_sqlite(url: str, synchronous: str, timeout: float) -> peewee.Database:
     path = sqlite_path(url)
     _make_private_file(path)
-    return PooledSqliteDatabase(
+    database: peewee.Database = PooledSqliteDatabase(
         str(path),
         max_connections=_MAX_CONNECTIONS,
         timeout=timeout,
@@ -76,6 +77,7 @@ def _open_sqlite(url: str, synchronous: str, timeout: float) -> peewee.Database:
             "temp_store": "memory",
         },
     )
+    return database
 
 
 def sqlite_path(url: str) -> Path:
@@ -102,21 +104,22 @@ def _make_private_file(path: Path) -> None:
 
 def _open_postgresql(url: str, timeout: float) -> peewee.Database:
     try:
-        import psycopg  # noqa: F401, PLC0415 - an optional dependency: only those who use PostgreSQL have it
+        import psycopg  # noqa: F401 - an optional dependency: only those who use PostgreSQL have it
     except ImportError as error:
         raise ConfigurationError("DURABLE_DATABASE", mask_url(url), "with PostgreSQL, install flask-durable[postgres]") from error
-    return PooledPostgresqlDatabase(
+    database: peewee.Database = PooledPostgresqlDatabase(
         url, prefer_psycopg3=True, max_connections=_MAX_CONNECTIONS, timeout=timeout, stale_timeout=300, autoconnect=False, connect_timeout=max(1, int(timeout))
     )
+    return database
 
 
 def _open_mysql(url: str, timeout: float) -> peewee.Database:
     try:
-        import pymysql  # noqa: PLC0415 - an optional dependency: only those who use MySQL have it
+        import pymysql
     except ImportError as error:
         raise ConfigurationError("DURABLE_DATABASE", mask_url(url), "with MySQL or MariaDB, install flask-durable[mysql]") from error
     parts = urllib.parse.urlsplit(url)
-    database = PooledMySQLDatabase(
+    database: peewee.Database = PooledMySQLDatabase(
         parts.path.removeprefix("/"),
         host=parts.hostname or "127.0.0.1",
         port=parts.port or 3306,
@@ -260,17 +263,10 @@ class Sql:
             pause = min(pause * 2, 0.2)
 
     def _driver_error(self) -> type[Exception]:
-        if self.is_sqlite:
-            import sqlite3  # noqa: PLC0415 - each driver is needed by its own backend only
-
-            return sqlite3.Error
-        if self.is_postgresql:
-            import psycopg  # noqa: PLC0415
-
-            return psycopg.Error
-        import pymysql  # noqa: PLC0415
-
-        return pymysql.Error
+        # What Peewee raises by itself; cursors used directly raise the driver's own.
+        driver = "sqlite3" if self.is_sqlite else "psycopg" if self.is_postgresql else "pymysql"
+        error: type[Exception] = importlib.import_module(driver).Error
+        return error
 
     def _translated(self, text: str) -> str:
         if self.is_sqlite:

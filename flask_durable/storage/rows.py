@@ -139,8 +139,9 @@ def _scheduled_row(event: TaskScheduled) -> EventRow:
 
 
 def _scheduled_event(task: int | None, name: str | None, payload: str | None, extra: Any) -> TaskScheduled:
-    attempt, first = extra or (1, task)
-    return TaskScheduled(cast(int, task), cast(str, name), payload, attempt, first)
+    number = cast(int, task)
+    attempt, first = extra or (1, number)
+    return TaskScheduled(number, cast(str, name), payload, attempt, first)
 
 
 def _reason_row(event: HistoryEvent) -> EventRow:

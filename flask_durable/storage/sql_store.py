@@ -196,26 +196,12 @@ class SqlStore:
     def _execute(self, command: Command, batch: Batch, committed: Committed) -> Outcome:
         match command:
             case StartInstance():
-                claimed_by = batch.worker_id if command.name in batch.claim_starts else None
-                outcome, record = self._instances.start(command, committed.at, claimed_by)
-                if record is not None:
-                    committed.started.append(record)
-                else:
-                    committed.has_new_work = True
-                return outcome
+                return self._start(command, batch, committed)
+            case Terminate() | FailInstance():
+                return self._end(command, committed)
             case RaiseEvent():
                 committed.has_new_work = True
                 return self._raise_event(command, committed.at)
-            case Terminate():
-                outcome, ended = self._instances.terminate(command, committed.at)
-                committed.ended.extend(ended)
-                committed.has_new_work = True
-                return outcome
-            case FailInstance():
-                outcome, ended = self._instances.fail(command, committed.at)
-                committed.ended.extend(ended)
-                committed.has_new_work = True
-                return outcome
             case Suspend():
                 return self._instances.suspend(command, committed.at)
             case Resume():
@@ -227,6 +213,24 @@ class SqlStore:
                 return self._instances.purge(command)
             case PurgeBy():
                 return self._instances.purge_by(command)
+
+    def _start(self, command: StartInstance, batch: Batch, committed: Committed) -> Outcome:
+        claimed_by = batch.worker_id if command.name in batch.claim_starts else None
+        outcome, record = self._instances.start(command, committed.at, claimed_by)
+        if record is not None:
+            committed.started.append(record)
+        else:
+            committed.has_new_work = True
+        return outcome
+
+    def _end(self, command: Terminate | FailInstance, committed: Committed) -> Outcome:
+        if isinstance(command, Terminate):
+            outcome, ended = self._instances.terminate(command, committed.at)
+        else:
+            outcome, ended = self._instances.fail(command, committed.at)
+        committed.ended.extend(ended)
+        committed.has_new_work = True
+        return outcome
 
     def _raise_event(self, command: RaiseEvent, at: Micros) -> Outcome:
         if self._inbox.put(command.instance_id, EventRaised(command.name, command.data), at):

@@ -11,7 +11,7 @@ from flask_durable.core.times import Micros
 from flask_durable.core.turn import NextGeneration
 from flask_durable.storage.database import Sql
 from flask_durable.storage.history import HistoryRows
-from flask_durable.storage.inbox import InboxRows
+from flask_durable.storage.inbox import InboxRows, TimerRow
 from flask_durable.storage.interface import InstanceRecord, TurnCommit
 from flask_durable.storage.rows import dump, dump_failure
 
@@ -124,7 +124,8 @@ class TurnRows:
         self._sql.run_many(_INSERT_ACTIVITY, rows)
 
     def _set_timers(self, commits: Sequence[TurnCommit]) -> None:
-        timers, cancelled = [], []
+        timers: list[TimerRow] = []
+        cancelled: list[tuple[str, str, int]] = []
         for commit in commits:
             record, turn = commit.record, commit.turn
             if turn.status.is_final or turn.next_generation is not None:
@@ -199,7 +200,7 @@ class TurnRows:
             return
         rows = []
         for commit in commits:
-            record, turn = commit.record, commit.turn
+            turn = commit.turn
             rows.append(
                 (turn.status.value, commit.sequence + len(turn.events), True, at, at, turn.output, dump_failure(turn.failure),
                  *self._known(worker_id, commit))

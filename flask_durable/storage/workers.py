@@ -30,16 +30,19 @@ class WorkerRows:
 
     def register(self, worker_id: str, lease_seconds: float) -> None:
         """Insert the worker's row."""
-        slot: int | None = secrets.randbelow(SLOTS)
-        if self._lock is None or not self._lock.hold(slot):
-            slot = None
-        else:
-            self._slots[worker_id] = slot
+        slot = self._hold_slot(worker_id)
         now = self._sql.now()
         self._sql.run(
             "INSERT INTO durable_worker (worker_id, hub, host, pid, lock_slot, started_at, heartbeat_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (worker_id, self._hub, socket.gethostname()[:255], os.getpid(), slot, now, now, now + round(lease_seconds * _SECOND)),
         )
+
+    def _hold_slot(self, worker_id: str) -> int | None:
+        slot = secrets.randbelow(SLOTS)
+        if self._lock is None or not self._lock.hold(slot):
+            return None
+        self._slots[worker_id] = slot
+        return slot
 
     def renew(self, worker_id: str, lease_seconds: float) -> bool:
         """Push the expiry out; False when the row is gone."""

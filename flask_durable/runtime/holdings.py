@@ -1,0 +1,139 @@
+"""Holdings: the instances and activity calls this worker holds, and which of them are due for a turn; used by the engine's thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask_durable.runtime.capacity import Capacity
+from flask_durable.runtime.steps import ActivityDone, Step
+from flask_durable.runtime.turns import Held
+from flask_durable.storage.interface import ActivityResult, ActivityWorkItem, InstanceRecord, OrchestrationWorkItem, TurnCommit
+
+
+class Holdings:
+    """What this worker holds.
+
+    Args:
+        hand_out: gives a claimed activity to the threads.
+    """
+
+    def __init__(self, capacity: Capacity, hand_out: Callable[[ActivityWorkItem], None]) -> None:
+        self._capacity = capacity
+        self._hand_out = hand_out
+        self._held: dict[str, Held] = {}
+        self._in_flight: dict[tuple[str, int], ActivityWorkItem] = {}
+        self.ready: dict[str, Held] = {}
+        self.slow: dict[str, Held] = {}
+        self.foreign: list[ActivityResult] = []
+
+    @property
+    def busy_count(self) -> int:
+        """Activities handed out whose results have not come back to the loop."""
+        return len(self._in_flight)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something is waiting to be advanced or committed."""
+        return bool(self.ready or self.foreign)
+
+    # -- coming in
+
+    def started(self, record: InstanceRecord) -> None:
+        """An instance was started here and claimed in the same commit."""
+        self._hold(Held(record, record.sequence, record.has_started))
+
+    def claimed(self, work: OrchestrationWorkItem, worker_id: str) -> None:
+        """An instance was claimed, or one held before has new messages."""
+        record = work.record
+        if record.instance_id in self.slow:
+            return
+        known = self._held.get(record.instance_id)
+        if known is not None and known.record.execution_id == record.execution_id and record.worker_id == worker_id:
+            known.messages = list(work.messages)
+            self.ready[record.instance_id] = known
+            return
+        self._hold(Held(record, record.sequence, record.has_started, list(work.messages)))
+
+    def launch(self, item: ActivityWorkItem) -> None:
+        """Run an activity call that is claimed."""
+        self._in_flight[item.execution_id, item.task_id] = item
+        self._hand_out(item)
+
+    def ended(self, done: ActivityDone) -> None:
+        """An activity ended here: its result goes to the instance if that is held, else to the instance's inbox."""
+        item = done.item
+        self._capacity.ended(done.seconds)
+        if self._in_flight.get((item.execution_id, item.task_id)) is not item:
+            return  # it was given back, or is from before this worker was taken for dead
+        del self._in_flight[item.execution_id, item.task_id]
+        held = self._held.get(item.instance_id)
+        result = ActivityResult(item, done.event)
+        if held is None or held.record.execution_id != item.execution_id:
+            self.foreign.append(result)
+            return
+        held.results.append(result)
+        if item.instance_id not in self.slow:
+            self.ready[item.instance_id] = held
+
+    # -- going out
+
+    def take_ready(self, step: Step, limit: int, controlled: set[str | None]) -> None:
+        """Move what is due into a step, except for instances that a command of the same step changes."""
+        for instance_id in list(self.ready):
+            if len(step.todo) >= limit:
+                return
+            if instance_id not in controlled:
+                step.todo.append(self.ready.pop(instance_id))
+
+    def committed(self, held: Held, commit: TurnCommit, sequence: int) -> None:
+        """A turn was committed."""
+        instance_id = held.record.instance_id
+        held.sequence, held.has_started = sequence, True
+        if commit.keep:
+            if held.has_work:
+                self.ready[instance_id] = held
+            return
+        if self._held.get(instance_id) is held:
+            del self._held[instance_id]
+        self.foreign.extend(held.results)
+
+    def conflicted(self, held: Held, commit: TurnCommit) -> None:
+        """The instance was changed from outside: its results go to its inbox, or nowhere when it has ended."""
+        self._capacity.give_back(commit.claimed_activities)
+        self.drop(held)
+        self.foreign.extend(commit.results)
+        self.foreign.extend(held.results)
+
+    def undone(self, held: Held, commit: TurnCommit) -> None:
+        """A turn could not be committed now: it is run again; the next claim brings its messages again."""
+        self._capacity.give_back(commit.claimed_activities)
+        held.results = [*commit.results, *held.results]
+        held.messages = []
+        if self._held.get(held.record.instance_id) is held and held.has_work:
+            self.ready[held.record.instance_id] = held
+
+    def drop(self, held: Held) -> None:
+        """Hold an instance no more."""
+        instance_id = held.record.instance_id
+        if self._held.get(instance_id) is held:
+            del self._held[instance_id]
+        self.slow.pop(instance_id, None)
+
+    def not_begun(self, item: ActivityWorkItem) -> None:
+        """An activity call is given back without having been run."""
+        self._in_flight.pop((item.execution_id, item.task_id), None)
+
+    def forget(self) -> None:
+        """All of it belongs to others now."""
+        for held in self.slow.values():
+            held.is_abandoned = True
+        self._held.clear()
+        self._in_flight.clear()
+        self.ready.clear()
+        self.slow.clear()
+        self.foreign.clear()
+        self._capacity.reset()
+
+    def _hold(self, held: Held) -> None:
+        # Also without a message: a turn with nothing in it gives the instance back with its true due time.
+        self._held[held.record.instance_id] = self.ready[held.record.instance_id] = held

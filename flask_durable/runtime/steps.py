@@ -1,0 +1,85 @@
+"""What travels through the engine's loop: commands with the threads that wait for them, ended activities, and the step they are part of."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from flask_durable.core.events import HistoryEvent
+from flask_durable.core.execution import Execution
+from flask_durable.runtime.turns import Held
+from flask_durable.storage.interface import ActivityResult, ActivityWorkItem, Command, Outcome, TurnCommit
+
+
+class Submission:
+    """A command on its way through the loop, and the thread that waits for it."""
+
+    __slots__ = ("_done", "command", "is_withdrawn", "outcome")
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.outcome: Outcome = None
+        self.is_withdrawn = False
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def answer(self, outcome: Outcome) -> None:
+        """Let the waiting thread go on."""
+        self.outcome = outcome
+        self._done.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the answer."""
+        return self._done.acquire(timeout=seconds)
+
+
+@dataclass(slots=True)
+class ActivityDone:
+    """An activity ran here."""
+
+    item: ActivityWorkItem
+    event: HistoryEvent
+    seconds: float
+
+
+@dataclass(slots=True)
+class LateTurn:
+    """A turn that took so long that the loop went on without it."""
+
+    held: Held
+    execution: Execution
+    commit: TurnCommit
+
+
+@dataclass(slots=True)
+class Overdue:
+    """A turn has had all the time there is."""
+
+    held: Held
+    thread_id: int
+
+
+@dataclass(slots=True)
+class Step:
+    """One round of the loop; it is an object so that another thread can take it over in the middle."""
+
+    submissions: list[Submission] = field(default_factory=list)
+    internal: list[Command] = field(default_factory=list)
+    foreign: list[ActivityResult] = field(default_factory=list)
+    todo: deque[Held] = field(default_factory=deque)
+    turns: list[tuple[Held, Execution, TurnCommit]] = field(default_factory=list)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything to advance or to write."""
+        return bool(self.submissions or self.internal or self.foreign or self.todo or self.turns)
+
+    def parts(self) -> list[Step]:
+        """What there is to write, one by one."""
+        return [
+            *(Step(turns=[turn]) for turn in self.turns),
+            *(Step(submissions=[submission]) for submission in self.submissions),
+            *(Step(internal=[command]) for command in self.internal),
+            *(Step(foreign=[result]) for result in self.foreign),
+        ]
