@@ -107,10 +107,6 @@ class Engine:
 
     # -- called from other threads
 
-    def start(self) -> None:
-        """Start the loop's thread."""
-        self._spawn()
-
     def execute(self, command: Command) -> Outcome:
         """Hand a command to the loop and wait until it is committed.
 
@@ -168,7 +164,8 @@ class Engine:
 
     # -- the loop
 
-    def _spawn(self) -> None:
+    def start(self) -> None:
+        """Start the loop's thread; also when it takes over from one that orchestrator code keeps busy."""
         thread = threading.Thread(target=self._run, args=(self._epoch,), name=f"durable-engine-{self._epoch}", daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -300,7 +297,7 @@ class Engine:
             overdue = threading.Timer(left, self._inbox.put, (Overdue(held, thread_id),))
             overdue.daemon = True
             overdue.start()
-            self._spawn()
+            self.start()
 
     def _give_up(self, overdue: Overdue) -> None:
         held = overdue.held
