@@ -167,7 +167,7 @@ def _purge_many(state: DurableState, wanted: InstanceFilter, *, dry_run: bool, y
         _print_found(state.client.count(wanted), as_json=as_json)
         return
     if not yes:
-        if not sys.stdin.isatty():
+        if not _can_ask():
             raise click.UsageError("There is no terminal to ask on; say --yes, or --dry-run to only count")
         click.confirm(f"Delete {_instances(state.client.count(wanted))} with their histories?", abort=True, err=True)
     _print_deleted(state.client.purge_by(wanted), as_json=as_json)
@@ -183,6 +183,10 @@ def _ended(wanted: InstanceFilter) -> InstanceFilter:
     if live:
         raise click.UsageError(f"Only ended instances can be purged, not {', '.join(live)}; terminate them first")
     return replace(wanted, statuses=wanted.statuses or _FINAL)
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
 
 
 def _read_payload(state: DurableState, text: str | None, file: IO[bytes] | None, *, what: str, option: str) -> Any:

@@ -62,7 +62,8 @@ class Report:
     workers: list[dict[str, Any]] = field(default_factory=list)
     instances: dict[str, int] = field(default_factory=dict)
     parked: int = 0
-    start_mode: str = ""
+    serving: str = ""
+    this_process: str = ""
     access: str = ""
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -78,7 +79,8 @@ class Report:
             "workers": self.workers,
             "instances": self.instances,
             "parked": self.parked,
-            "startMode": self.start_mode,
+            "serving": self.serving,
+            "thisProcess": self.this_process,
             "access": self.access,
             "warnings": self.warnings,
             "problems": self.problems,
@@ -93,7 +95,8 @@ def examine(state: DurableState) -> Report:
         database=state.database_url,
         orchestrators=state.registry.orchestrator_names(),
         activities=state.registry.activity_names(),
-        start_mode=state.start_mode(),
+        serving=serving_mode(state.settings, is_testing=current_app.testing),
+        this_process=state.start_mode(),
         access=access_mode(state.settings),
     )
     if not report.orchestrators:
@@ -106,6 +109,15 @@ def examine(state: DurableState) -> Report:
             report.problems.append(str(error))
             break
     return report
+
+
+def serving_mode(settings: Settings, *, is_testing: bool) -> str:
+    """What a process that serves the app does, in words."""
+    if settings.worker is False:
+        return "serving processes only accept work, workers of their own do it (DURABLE_WORKER is off)"
+    if settings.worker is None and is_testing:
+        return "no worker starts by itself (TESTING is set)"
+    return "each serving process runs a worker"
 
 
 def access_mode(settings: Settings) -> str:
@@ -169,7 +181,8 @@ def _lines(report: Report) -> Iterator[tuple[str, str]]:
     yield "Workers", "\n".join(_worker_line(each) for each in report.workers) or "none"
     if report.instances:
         yield "Instances", ", ".join(f"{count} {status}" for status, count in report.instances.items())
-    yield "Start", report.start_mode
+    yield "Serving", report.serving
+    yield "This process", report.this_process
     yield "Access", report.access
 
 

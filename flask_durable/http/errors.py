@@ -37,6 +37,9 @@ STATUS_OF_CODE: dict[str, int] = {
     "schema_version": 503,
     "worker_lost": 503,
     "corrupt_history": 409,
+    "limit_exceeded": 500,
+    "context_closed": 500,
+    "turn_impossible": 500,
 }
 """HTTP status of each error class of the package, by its stable code."""
 

@@ -24,6 +24,7 @@ from flask_durable.core.execution import Execution
 from flask_durable.core.failure import FailureDetails
 from flask_durable.errors import DurableError, StoreUnavailableError, WorkerLostError
 from flask_durable.registry import Registry
+from flask_durable.runtime.batches import BATCH, BatchPlanner
 from flask_durable.runtime.capacity import Capacity
 from flask_durable.runtime.executions import ExecutionCache
 from flask_durable.runtime.holdings import Holdings
@@ -34,7 +35,6 @@ from flask_durable.runtime.turns import Held, TurnRunner
 from flask_durable.storage.interface import (
     ActivityWorkItem,
     Batch,
-    ClaimRequest,
     Command,
     Committed,
     FailInstance,
@@ -45,13 +45,11 @@ from flask_durable.storage.interface import (
     StartInstance,
     Store,
     TurnCommit,
+    record_of_start,
 )
 from flask_durable.watchers import Watchers
 
 logger = logging.getLogger("flask_durable.engine")
-
-BATCH = 256
-"""At most so many turns in one commit, so that no caller waits long for its turn."""
 
 SLOW_TURN = 1.0
 """Seconds after which the loop goes on without an orchestrator that does not yield."""
@@ -92,9 +90,7 @@ class Engine:
         self._polling = Polling(store, settings.poll_interval)
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._internal: list[Command] = []
-        self._wants_claim = True
-        self._is_starved = True
-        self._is_draining = False
+        self._planner = BatchPlanner(settings, registry, self._capacity)
         self._is_stopped = False
         self._guard = threading.Lock()
         self._epoch = 0
@@ -134,12 +130,12 @@ class Engine:
 
     def check_fence(self) -> None:
         """Commit something soon, so that a lost worker row is noticed."""
-        self._wants_claim = True
+        self._planner.wants_claim = True
         self.wake()
 
     def drain(self) -> None:
         """Claim nothing more; commands and results go on being committed."""
-        self._is_draining = True
+        self._planner.is_draining = True
         self.wake()
 
     def release(self, items: Sequence[ActivityWorkItem]) -> None:
@@ -200,19 +196,19 @@ class Engine:
         step = Step()
         while True:
             if self._polling.seconds_left() == 0.0 and not self._is_stopped:
-                is_ready = self._polling.look(self.worker_id, self._claim())
-                if is_ready and not self._is_draining:
-                    self._wants_claim = self._is_starved = True
+                is_ready = self._polling.look(self.worker_id, self._planner.claim())
+                if is_ready:
+                    self._planner.work_was_seen()
             for item in self._take_inbox():
                 self._sort_in(item, step)
             step.internal, self._internal = self._internal, []
             step.foreign, holdings.foreign = holdings.foreign, []
             holdings.take_ready(step, BATCH, {_controlled(each.command) for each in step.submissions})
-            if step.has_work or self._wants_claim or self._is_stopped:
+            if step.has_work or self._planner.wants_claim or self._is_stopped:
                 return step
 
     def _take_inbox(self) -> Iterable[object]:
-        is_busy = self._holdings.has_work or self._wants_claim or self._is_stopped or bool(self._internal)
+        is_busy = self._holdings.has_work or self._planner.wants_claim or self._is_stopped or bool(self._internal)
         timeout = 0.0 if is_busy else self._polling.seconds_left()
         taken: list[object] = []
         try:
@@ -229,12 +225,22 @@ class Engine:
         elif isinstance(item, Submission):
             if not item.is_withdrawn:
                 step.submissions.append(item)
+                self._begin_start(item.command, step)
         elif isinstance(item, LateTurn):
             self._sort_in_late(item, step)
         elif isinstance(item, Overdue):
             self._give_up(item)
         elif item is _WAKE:
             self._polling.now()
+
+    def _begin_start(self, command: Command, step: Step) -> None:
+        # An id of our own making cannot be in use, so the first turn can share the commit of the start. Should the process die
+        # in that turn, the start was never acknowledged.
+        if not isinstance(command, StartInstance) or not command.is_id_generated or command.start_at is not None:
+            return
+        if self._registry.has_orchestrator(command.name) and not self._planner.is_draining:
+            step.todo.append(self._holdings.starting(record_of_start(command, self._store.now(), self.worker_id)))
+            step.fresh.add(command.instance_id)
 
     def _sort_in_late(self, item: LateTurn, step: Step) -> None:
         if item.held.is_abandoned:
@@ -318,7 +324,7 @@ class Engine:
     # -- the commit
 
     def _settle(self, step: Step) -> None:
-        batch = self._make_batch(step)
+        batch = self._planner.make_batch(step, self.worker_id)
         try:
             committed = self._store.commit(batch)
         except WorkerLostError:
@@ -333,42 +339,6 @@ class Engine:
         self.commit_count += 1
         self._apply(step, batch, committed)
 
-    def _make_batch(self, step: Step) -> Batch:
-        for held, _, commit in step.turns:
-            turn = commit.turn
-            goes_on = not turn.status.is_final and turn.next_generation is None
-            commit.keep = goes_on and turn.open_activities > 0 and not self._is_draining
-            commit.claimed_activities = 0 if self._is_draining else self._capacity.take(len(turn.activities))
-            if commit.claimed_activities < len(turn.activities):
-                self._is_starved = True
-            self._wants_claim |= bool(turn.children or turn.sent_events or turn.next_generation) or (
-                turn.status.is_final and held.record.parent_instance_id is not None
-            )
-        commands: list[Command] = [each.command for each in step.submissions]
-        self._wants_claim |= any(not isinstance(command, StartInstance) for command in commands)
-        commands += step.internal
-        names = frozenset() if self._is_draining else frozenset(self._registry.orchestrator_names())
-        wants_claim, self._wants_claim = self._wants_claim, False
-        claims_activities = self._is_starved and self._capacity.is_roomy
-        return Batch(
-            worker_id=self.worker_id,
-            commands=commands,
-            turns=[commit for _, _, commit in step.turns],
-            results=step.foreign,
-            claim=self._claim() if (wants_claim or claims_activities) and not self._is_draining else None,
-            claim_starts=names,
-            default_version=self._settings.version,
-        )
-
-    def _claim(self) -> ClaimRequest:
-        return ClaimRequest(
-            instances=BATCH,
-            activities=self._capacity.free,
-            orchestrators=self._registry.orchestrator_names(),
-            activity_names=None,
-            max_deliveries=self._settings.max_deliveries,
-        )
-
     def _apply(self, step: Step, batch: Batch, committed: Committed) -> None:
         conflicts = set(committed.conflicts)
         for index, (held, execution, commit) in enumerate(step.turns):
@@ -379,25 +349,19 @@ class Engine:
         for submission, outcome in zip(step.submissions, committed.outcomes, strict=False):
             submission.answer(outcome)
         for record in committed.started:
-            self._holdings.started(record)
+            if record.instance_id not in step.fresh:
+                self._holdings.started(record)
         for work in committed.orchestrations:
             self._holdings.claimed(work, self.worker_id)
         for item in committed.activities:
             self._capacity.force(1)
             self._holdings.launch(item)
-        self._plan_claims(batch, committed)
-        self._watchers.notify(committed.ended)
-
-    def _plan_claims(self, batch: Batch, committed: Committed) -> None:
-        if batch.claim is None:
-            if committed.has_new_work:
-                self._polling.now()
-        else:
-            if batch.claim.activities:
-                self._is_starved = len(committed.activities) >= batch.claim.activities
-            self._wants_claim |= committed.has_more
+        self._planner.committed(batch, committed)
+        if batch.claim is None and committed.has_new_work:
+            self._polling.now()
         if batch.turns or batch.commands or batch.results:
             self._polling.work_was_done()
+        self._watchers.notify(committed.ended)
 
     def _committed(self, held: Held, execution: Execution, commit: TurnCommit) -> None:
         record, turn = held.record, commit.turn
@@ -430,12 +394,16 @@ class Engine:
         logger.warning("A commit failed and is tried again: %s", error)
         for held, execution, commit in step.turns:
             execution.close()
-            self._holdings.undone(held, commit)
+            if held.record.instance_id in step.fresh:
+                self._capacity.give_back(commit.claimed_activities)
+                self._holdings.drop(held)
+            else:
+                self._holdings.undone(held, commit)
         self._holdings.foreign.extend(step.foreign)
         self._internal.extend(step.internal)
         for submission in step.submissions:
             submission.answer(error)
-        self._wants_claim = True
+        self._planner.wants_claim = True
         self._back_off()
 
     def _back_off(self) -> None:
@@ -480,7 +448,7 @@ class Engine:
             except DurableError as error:
                 logger.warning("A new worker cannot be registered yet: %s", error)
                 time.sleep(self._settings.poll_interval)
-        self._wants_claim = True
+        self._planner.wants_claim = True
 
     def _refuse_left_over(self) -> None:
         while True:

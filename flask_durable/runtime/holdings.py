@@ -42,6 +42,11 @@ class Holdings:
         """An instance was started here and claimed in the same commit."""
         self._hold(Held(record, record.sequence, record.has_started))
 
+    def starting(self, record: InstanceRecord) -> Held:
+        """An instance has its first turn together with its start."""
+        held = self._held[record.instance_id] = Held(record, record.sequence, record.has_started)
+        return held
+
     def claimed(self, work: OrchestrationWorkItem, worker_id: str) -> None:
         """An instance was claimed, or one held before has new messages."""
         record = work.record

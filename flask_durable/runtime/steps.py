@@ -62,13 +62,17 @@ class Overdue:
 
 @dataclass(slots=True)
 class Step:
-    """One round of the loop; it is an object so that another thread can take it over in the middle."""
+    """One round of the loop; it is an object so that another thread can take it over in the middle.
+
+    ``fresh`` names instances whose start and first turn are both part of this step.
+    """
 
     submissions: list[Submission] = field(default_factory=list)
     internal: list[Command] = field(default_factory=list)
     foreign: list[ActivityResult] = field(default_factory=list)
     todo: deque[Held] = field(default_factory=deque)
     turns: list[tuple[Held, Execution, TurnCommit]] = field(default_factory=list)
+    fresh: set[str] = field(default_factory=set)
 
     @property
     def has_work(self) -> bool:

@@ -29,6 +29,7 @@ from flask_durable.storage.interface import (
     StartInstance,
     Suspend,
     Terminate,
+    record_of_start,
 )
 from flask_durable.storage.rows import INSTANCE_COLUMNS, dump_failure, dump_map, instance_record
 from flask_durable.storage.search import after_position, conditions, ordering
@@ -90,7 +91,7 @@ class InstanceRows:
         for _ in range(2):
             claimed_by = worker_id if command.start_at is None or command.start_at <= at else None
             if self._insert(command, at, claimed_by):
-                return command.instance_id, _new_record(command, at, claimed_by) if claimed_by else None
+                return command.instance_id, record_of_start(command, at, claimed_by) if claimed_by else None
             existing = self._locked(command.instance_id)
             if existing is None:
                 continue
@@ -259,13 +260,3 @@ class InstanceRows:
     def _set(self, record: InstanceRecord, columns: str, values: tuple[object, ...]) -> None:
         parameters = (*values, self._hub, record.instance_id, record.execution_id, record.sequence)
         self._sql.run(f"UPDATE durable_instance SET {columns}{_AS_READ}", parameters)
-
-
-def _new_record(command: StartInstance, at: Micros, worker_id: str) -> InstanceRecord:
-    return InstanceRecord(
-        instance_id=command.instance_id, execution_id=command.execution_id, generation=0, name=command.name, version=command.version,
-        status=RuntimeStatus.PENDING, input=command.input, output=None, custom_status=None, failure=None, created_at=at, updated_at=at,
-        completed_at=None, start_at=command.start_at, parent_instance_id=None, parent_execution_id=None, parent_task_id=None,
-        tags=command.tags, trace=command.trace, restarted_from=command.restarted_from, sequence=0, has_started=False, ready_at=at,
-        worker_id=worker_id, deliveries=1, parked_reason=None,
-    )  # fmt: skip

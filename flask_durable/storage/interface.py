@@ -212,6 +212,17 @@ Command = StartInstance | RaiseEvent | Terminate | Suspend | Resume | Purge | Pu
 Outcome = str | int | None | DurableError
 """What came of a command; an error is a value here, so that one command's failure leaves the batch alone."""
 
+def record_of_start(command: StartInstance, at: Micros, worker_id: str) -> InstanceRecord:
+    """The instance that a start makes when it is claimed at once by that worker."""
+    return InstanceRecord(
+        instance_id=command.instance_id, execution_id=command.execution_id, generation=0, name=command.name, version=command.version,
+        status=RuntimeStatus.PENDING, input=command.input, output=None, custom_status=None, failure=None, created_at=at, updated_at=at,
+        completed_at=None, start_at=command.start_at, parent_instance_id=None, parent_execution_id=None, parent_task_id=None,
+        tags=command.tags, trace=command.trace, restarted_from=command.restarted_from, sequence=0, has_started=False, ready_at=at,
+        worker_id=worker_id, deliveries=1, parked_reason=None,
+    )  # fmt: skip
+
+
 # ---------------------------------------------------------------- work: what the engine takes and gives back
 
 

@@ -164,16 +164,18 @@ class SqlStore:
             WorkerLostError: the worker's row is gone; nothing was written.
         """
         try:
-            return self._sql.transaction(lambda: self._write(batch, stale=[]))
+            return self._sql.transaction(lambda: self._write(batch, is_careful=False))
         except StaleTurnError:
-            return self._sql.transaction(lambda: self._write(batch, stale=self._turns.stale(batch.worker_id or "", batch.turns)))
+            return self._sql.transaction(lambda: self._write(batch, is_careful=True))
 
-    def _write(self, batch: Batch, stale: list[int]) -> Committed:
+    def _write(self, batch: Batch, *, is_careful: bool) -> Committed:
         if batch.worker_id is not None:
             self._workers.fence(batch.worker_id)
-        committed = Committed(self._sql.now(), conflicts=stale)
+        committed = Committed(self._sql.now())
         for command in batch.commands:
             committed.outcomes.append(self._execute(command, batch, committed))
+        if is_careful:
+            committed.conflicts = self._turns.stale(batch.worker_id or "", batch.turns)
         if batch.turns:
             self._write_turns(batch, committed)
         for result in batch.results:

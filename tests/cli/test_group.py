@@ -1,0 +1,56 @@
+"""The group as a whole: help, colours, errors."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from flask_durable.cli import durable as group
+
+
+def commands(parent, prefix=()):
+    for name, command in sorted(parent.commands.items()):
+        yield (*prefix, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*prefix, name))
+
+
+ALL = dict(commands(group))
+
+
+def test_has_the_commands_that_the_documentation_promises():
+    assert {" ".join(words) for words in ALL} == {
+        "db", "db init", "db upgrade", "doctor", "history", "list", "purge", "raise-event", "restart", "resume",
+        "start", "status", "suspend", "terminate", "worker",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_every_command_explains_itself_without_an_app(words):
+    result = CliRunner().invoke(group, [*words, "--help"])
+    assert result.exit_code == 0
+    assert "Usage: durable" in result.stdout
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_every_option_is_explained(words):
+    unexplained = [parameter.name for parameter in ALL[words].params if isinstance(parameter, click.Option) and not parameter.help]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize("name", ["status", "list", "history", "doctor", "start", "restart", "purge"])
+def test_what_shows_something_can_show_it_as_json(name):
+    assert "as_json" in [parameter.name for parameter in group.commands[name].params]
+
+
+def test_colours_are_there_when_wanted_and_go_with_no_color(run, durable, worker, monkeypatch):
+    durable.client.wait_for_completion(durable.client.start("Echo", instance_id="x"), timeout=20)
+    assert "\x1b[32mCompleted\x1b[0m" in run("status", "x", color=True).stdout
+    assert "\x1b" not in run("status", "x").stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in run("status", "x", color=True).stdout
+
+
+def test_wrong_usage_has_exit_status_2(run):
+    assert run("status").exit_code == 2
+    assert run("nonsense").exit_code == 2
+    assert run("list", "--nonsense").exit_code == 2

@@ -1,0 +1,164 @@
+"""The commands in processes of their own, as from a shell: worker, signals, a real terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+APP = """
+import time
+from pathlib import Path
+from flask import Flask
+from flask_durable import FlaskDurable
+
+here = Path(__file__).parent
+app = Flask("shop", instance_path=str(here))
+app.config.update(DURABLE_DATABASE=f"sqlite:///{here}/durable.db", DURABLE_SHUTDOWN_GRACE=20)
+durable = FlaskDurable(app)
+
+@durable.activity
+def linger(seconds):
+    (here / "began").touch()
+    time.sleep(seconds)
+    return "done"
+
+@durable.orchestrator(name="Linger")
+def linger_on(ctx, seconds):
+    return (yield ctx.call_activity(linger, seconds))
+"""
+
+
+class Shop:
+    """An app in a folder, and `flask durable …` for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "shop.py").write_text(APP)
+        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        self.environment.pop("FLASK_DEBUG", None)
+        self.running: list[subprocess.Popen[str]] = []
+
+    def words(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "flask", "--app", str(self.folder / "shop.py"), "durable", *words]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.words(*words), capture_output=True, text=True, env=self.environment, timeout=60, check=False)
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(self.words(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment)
+        self.running.append(process)
+        return process
+
+    def begin_worker(self) -> subprocess.Popen[str]:
+        process = self.begin("worker")
+        line = process.stderr.readline()
+        assert line.startswith("Worker started: app 'shop', database sqlite:///"), line
+        return process
+
+    def close(self) -> None:
+        for process in self.running:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def process_shop(tmp_path: Path) -> Iterator[Shop]:
+    found = Shop(tmp_path)
+    yield found
+    found.close()
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_no_command_but_worker_does_any_work(process_shop):
+    result = process_shop.run("start", "Linger", "--input", "0", "--instance-id", "x", "--wait", "--timeout", "1.5")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "Started x" in result.stderr
+    assert json.loads(process_shop.run("status", "x", "--json").stdout)["runtimeStatus"] == "Pending"
+    assert json.loads(process_shop.run("doctor", "--json").stdout)["workers"] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_works_until_a_signal_and_ends_in_order(process_shop, number):
+    worker = process_shop.begin_worker()
+    assert len(json.loads(process_shop.run("doctor", "--json").stdout)["workers"]) == 1
+    result = process_shop.run("start", "Linger", "--input", "0", "--wait", "--timeout", "30", "--json")
+    assert json.loads(result.stdout)["output"] == "done"
+    worker.send_signal(number)
+    assert worker.communicate(timeout=30) == ("", "Worker stopped\n")
+    assert worker.returncode == 0
+    assert json.loads(process_shop.run("doctor", "--json").stdout)["workers"] == []
+
+
+def test_a_signal_lets_a_running_activity_finish(process_shop):
+    worker = process_shop.begin_worker()
+    process_shop.run("start", "Linger", "--input", "1.5", "--instance-id", "x")
+    wait_until((process_shop.folder / "began").exists)
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=30)
+    assert worker.returncode == 0
+    process_shop.begin_worker()
+    events = json.loads(process_shop.run("status", "x", "--watch", "--history", "--json").stdout)["history"]
+    assert [event["EventType"] for event in events] == ["ExecutionStarted", "TaskScheduled", "TaskCompleted", "ExecutionCompleted"]
+
+
+def test_a_second_signal_ends_it_at_once(process_shop):
+    worker = process_shop.begin_worker()
+    process_shop.run("start", "Linger", "--input", "60")
+    wait_until((process_shop.folder / "began").exists)
+    worker.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    while worker.poll() is None and time.monotonic() - began < 10:
+        worker.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    assert worker.returncode == 128 + signal.SIGTERM
+
+
+def test_watching_ends_when_the_instance_ends(process_shop):
+    process_shop.run("start", "Linger", "--input", "0", "--instance-id", "x")
+    watching = process_shop.begin("status", "x", "--watch", "--json")
+    assert "Pending" in watching.stderr.readline()
+    process_shop.begin_worker()
+    output, notes = watching.communicate(timeout=30)
+    assert watching.returncode == 0
+    assert json.loads(output)["output"] == "done"
+    assert "Completed" in notes
+
+
+def test_in_a_real_terminal_there_are_colours_and_questions(process_shop):
+    process_shop.run("start", "Linger", "--instance-id", "x")
+    process_shop.run("terminate", "x")
+    master, slave = pty.openpty()
+    environment = {name: value for name, value in process_shop.environment.items() if name != "NO_COLOR"}
+    process = subprocess.Popen(process_shop.words("list"), stdin=slave, stdout=slave, stderr=slave, env=environment)
+    shown = _read(master, b"Terminated", process)
+    assert b"\x1b[31mTerminated" in shown
+    process = subprocess.Popen(process_shop.words("purge", "--status", "Terminated"), stdin=slave, stdout=slave, stderr=slave, env=environment)
+    assert b"Delete 1 instance with their histories? [y/N]" in _read(master, b"[y/N]", None)
+    os.write(master, b"y\n")
+    assert b"Deleted 1 instance" in _read(master, b"Deleted 1 instance", process)
+    os.close(slave)
+    os.close(master)
+
+
+def _read(terminal: int, wanted: bytes, process: subprocess.Popen[bytes] | None) -> bytes:
+    shown = b""
+    while wanted not in shown:
+        shown += os.read(terminal, 4096)
+    if process is not None:
+        assert process.wait(timeout=30) == 0
+    return shown
