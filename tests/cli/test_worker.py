@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -158,6 +159,7 @@ def test_in_a_real_terminal_there_are_colours_and_questions(process_shop):
 def _read(terminal: int, wanted: bytes, process: subprocess.Popen[bytes] | None) -> bytes:
     shown = b""
     while wanted not in shown:
+        assert select.select([terminal], [], [], 30)[0], f"{wanted!r} did not appear, only {shown!r}"
         shown += os.read(terminal, 4096)
     if process is not None:
         assert process.wait(timeout=30) == 0

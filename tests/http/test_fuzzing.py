@@ -18,6 +18,7 @@ SECONDS = int(os.environ.get("DURABLE_TEST_FUZZING_SECONDS", "12"))
 EXCLUDED = "positive_data_acceptance"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="schemathesis is not installed")
 @pytest.mark.parametrize("keys", [(), (KEY,)], ids=["local", "keys"])
 def test_every_answer_is_documented_and_nothing_malformed_is_taken(start_server: ServerMaker, tmp_path: Path, keys: tuple[str, ...]) -> None:

@@ -199,7 +199,10 @@ def test_a_list_with_any_value_that_does_not_parse_is_400(site: Site, query: str
     assert (response.status_code, response.get_json()["code"]) == (400, "invalid_argument")
 
 
-@pytest.mark.parametrize("position", [[1, "\x00", "newest"], [1, "\ud800", "newest"], [2**70, "a", "newest"], ["1", "a", "newest"], [1, "a", "oldest"], [1, "a"], {}, 5, None])
+@pytest.mark.parametrize(
+    "position",
+    [[1, "\x00", "newest"], [1, "\ud800", "newest"], [2**70, "a", "newest"], ["1", "a", "newest"], [1, "a", "oldest"], [1, "a"], {}, 5, None],
+)
 def test_a_made_up_token_is_400(site: Site, position: Any) -> None:
     token = base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
     assert site.get("", headers={"x-ms-continuation-token": token}).status_code == 400
