@@ -124,7 +124,7 @@ class FlaskDurable(DurableBlueprint):
 
     def stop_worker(self) -> None:
         """Stop this process's worker; returns when no user code runs (WRK-2)."""
-        self._state().stop_worker()
+        self._state().stop_worker(waits=True)
 
     def close(self) -> None:
         """Stop the worker and give back all connections."""
@@ -200,22 +200,26 @@ class AppState:
         self._worker = worker
         self.startup.started()
 
-    def stop_worker(self, grace: float | None = None) -> bool:
-        """Stop the worker; without a grace it waits until no user code runs. Returns whether none does."""
+    def stop_worker(self, *, waits: bool = False) -> bool:
+        """Stop the worker; returns whether no user code runs any more.
+
+        Args:
+            waits: wait for running activities however long they take, instead of the configured grace.
+        """
         worker, self._worker = self._worker, None
-        return worker.stop(grace) if worker is not None else True
+        return worker is None or worker.stop(None if waits else self.settings.shutdown_grace)
 
     def close(self) -> None:
         """Stop the worker for good and give back all connections."""
         self.startup.close()
-        self.stop_worker()
+        self.stop_worker(waits=True)
         self.store.close()
 
     def shut_down(self) -> None:
         """The process ends: running activities get the grace, the rest is given to others."""
         self.startup.close()
         try:
-            self.stop_worker(self.settings.shutdown_grace)
+            self.stop_worker()
         except DurableError as error:
             logger.warning("The worker could not give its work back; others take it when its lease is over: %s", error)
 

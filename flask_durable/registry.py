@@ -35,6 +35,8 @@ class Registry:
         self._orchestrators: dict[str, Orchestrator] = {}
         self._activities: dict[str, Activity] = {}
         self._names: dict[object, str] = {}
+        self._orchestrator_names: tuple[str, ...] = ()
+        self._activity_names: tuple[str, ...] = ()
 
     def add_orchestrator(self, function: Function, name: str | None = None) -> Orchestrator:
         """Register an orchestrator under its own name or the one given (REG-1).
@@ -44,6 +46,7 @@ class Registry:
         """
         entry = Orchestrator(self._new_name("orchestrator", function, name, self._orchestrators), function)
         self._orchestrators[entry.name] = entry
+        self._orchestrator_names = tuple(sorted(self._orchestrators))
         self._names[function] = entry.name
         return entry
 
@@ -55,6 +58,7 @@ class Registry:
         """
         entry = Activity(self._new_name("activity", function, name, self._activities), function)
         self._activities[entry.name] = entry
+        self._activity_names = tuple(sorted(self._activities))
         self._names[function] = entry.name
         return entry
 
@@ -91,13 +95,17 @@ class Registry:
         """Whether an orchestrator of that name is registered."""
         return name in self._orchestrators
 
+    def has_activity(self, name: str) -> bool:
+        """Whether an activity of that name is registered."""
+        return name in self._activities
+
     def orchestrator_names(self) -> tuple[str, ...]:
         """Names of all orchestrators, sorted."""
-        return tuple(sorted(self._orchestrators))
+        return self._orchestrator_names
 
     def activity_names(self) -> tuple[str, ...]:
         """Names of all activities, sorted."""
-        return tuple(sorted(self._activities))
+        return self._activity_names
 
     def name_of(self, function_or_name: object) -> str:
         """The registered name of a function; a string is taken as a name (REG-3).

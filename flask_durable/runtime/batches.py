@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask_durable.config import Settings
+from flask_durable.core.times import Micros
 from flask_durable.core.turn import Turn
 from flask_durable.registry import Registry
 from flask_durable.runtime.capacity import Capacity
@@ -20,7 +23,8 @@ class BatchPlanner:
     ``wants_claim`` makes the next batch claim instances. ``is_draining`` makes it keep and claim nothing.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, capacity: Capacity) -> None:
+    def __init__(self, settings: Settings, registry: Registry, capacity: Capacity, now: Callable[[], Micros]) -> None:
+        self._now = now
         self._settings = settings
         self._registry = registry
         self._capacity = capacity
@@ -39,6 +43,8 @@ class BatchPlanner:
             instances=BATCH,
             activities=self._capacity.free,
             orchestrators=self._registry.orchestrator_names(),
+            activity_names=self._registry.activity_names(),
+            unknown_before=self._now() - round(self._settings.unknown_orchestrator_timeout * 1e6),
             max_deliveries=self._settings.max_deliveries,
         )
 
@@ -47,7 +53,7 @@ class BatchPlanner:
         for held, _, commit in step.turns:
             turn = commit.turn
             commit.keep = not _is_over(turn) and turn.open_activities > 0 and not self.is_draining
-            commit.claimed_activities = 0 if self.is_draining else self._capacity.take(len(turn.activities))
+            commit.claimed_activities = 0 if self.is_draining else self._take(turn)
             self._is_starved |= commit.claimed_activities < len(turn.activities)
             self.wants_claim |= _makes_work(held, turn)
         commands: list[Command] = [each.command for each in step.submissions]
@@ -63,6 +69,14 @@ class BatchPlanner:
             claim_starts=frozenset() if self.is_draining else frozenset(self._registry.orchestrator_names()),
             default_version=self._settings.version,
         )
+
+    def _take(self, turn: Turn) -> int:
+        # A call of an activity that nobody here knows fails at once, as a call (REG-5); other workers would not find it.
+        unknown = [event for event in turn.activities if not self._registry.has_activity(event.name)]
+        if unknown:
+            turn.activities = unknown + [event for event in turn.activities if self._registry.has_activity(event.name)]
+            self._capacity.force(len(unknown))
+        return len(unknown) + self._capacity.take(len(turn.activities) - len(unknown))
 
     def committed(self, batch: Batch, committed: Committed) -> None:
         """Learn from a commit whether there is more to claim."""

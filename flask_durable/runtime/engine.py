@@ -90,7 +90,7 @@ class Engine:
         self._polling = Polling(store, settings.poll_interval)
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._internal: list[Command] = []
-        self._planner = BatchPlanner(settings, registry, self._capacity)
+        self._planner = BatchPlanner(settings, registry, self._capacity, store.now)
         self._is_stopped = False
         self._guard = threading.Lock()
         self._epoch = 0

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 
 from flask_durable.config import Settings
 from flask_durable.core.failure import FailureDetails
-from flask_durable.errors import NotRegisteredError
+from flask_durable.errors import DurableError, NotRegisteredError, StoreUnavailableError
 from flask_durable.registry import Registry
 from flask_durable.runtime.activities import ActivityRunner
 from flask_durable.runtime.engine import SLOW_TURN, Engine
@@ -94,14 +94,23 @@ class Worker:
         """
         engine = self._engine
         engine.drain()
-        engine.release(self._pool.drain())
+        self._give_back(self._pool.drain())
         is_idle = _wait_until(lambda: engine.busy_count == 0, grace)
         is_over = engine.stop(grace if grace is None else max(1.0, grace))
         self._ticker.stop()
         self._pool.stop()
-        self._store.release_worker(engine.worker_id)
+        try:
+            self._store.release_worker(engine.worker_id)
+        except StoreUnavailableError as error:
+            logger.warning("Worker %s could not give its work back; others take it when its lease is over: %s", engine.worker_id, error)
         logger.info("Worker %s stopped%s", engine.worker_id, "" if is_idle and is_over else "; what was still running is given to others")
         return is_idle and is_over
+
+    def _give_back(self, items: list[ActivityWorkItem]) -> None:
+        try:
+            self._engine.release(items)
+        except DurableError as error:
+            logger.warning("Activities that were not begun could not be given back one by one; they go with the worker: %s", error)
 
     def _register_anew(self, lost_id: str) -> str:
         self._store.release_worker(lost_id)

@@ -41,7 +41,7 @@ class Claims:
         due = [moment for moment in (free, held) if moment is not None]
         is_ready = bool(due) and min(due) <= now
         if not is_ready and claim.activities > 0:
-            names, parameters = _named("name", claim.activity_names)
+            names, parameters = _named("name", claim.activity_names, claim.unknown_before)
             text = f"SELECT 1 FROM durable_activity WHERE hub = ? AND worker_id IS NULL AND deliveries < ?{names} LIMIT 1"
             is_ready = self._sql.row(text, (self._hub, claim.max_deliveries, *parameters)) is not None
         return Ready(is_ready, min(due) if due else None)
@@ -97,7 +97,7 @@ class Claims:
         return taken
 
     def _free_activities(self, claim: ClaimRequest, least: int, below: int, limit: int) -> list[tuple[Any, ...]]:
-        names, parameters = _named("a.name", claim.activity_names)
+        names, parameters = _named("a.name", claim.activity_names, claim.unknown_before)
         return self._sql.rows(
             "SELECT a.instance_id, a.execution_id, i.generation, a.task_id, a.name, a.input, a.attempt, a.first_task_id, a.deliveries + 1, i.trace"
             " FROM durable_activity a JOIN durable_instance i ON i.hub = a.hub AND i.instance_id = a.instance_id"
@@ -113,9 +113,10 @@ def _work_item(row: tuple[Any, ...]) -> ActivityWorkItem:
     return ActivityWorkItem(instance_id, execution_id, generation, task_id, name, text, attempt, first_task_id, deliveries, carrier)
 
 
-def _named(column: str, names: tuple[str, ...] | None) -> tuple[str, tuple[str, ...]]:
+def _named(column: str, names: tuple[str, ...] | None, queued_before: Micros | None = None) -> tuple[str, tuple[Any, ...]]:
     if names is None:
         return "", ()
-    if not names:
-        return " AND 1 = 0", ()
-    return f" AND {column} IN ({', '.join('?' * len(names))})", names
+    known = f"{column} IN ({', '.join('?' * len(names))})" if names else "1 = 0"
+    if queued_before is None:
+        return f" AND {known}", names
+    return f" AND ({known} OR {column.replace('name', 'queued_at')} < ?)", (*names, queued_before)

@@ -308,6 +308,7 @@ class ClaimRequest:
         activities: at most so many activities.
         orchestrators: names this worker can run; None for all.
         activity_names: names this worker can run; None for all.
+        unknown_before: activities of any name are taken when they were queued before this time, so that a call nobody can serve fails.
         max_deliveries: what was handed out so often is left alone.
         with_suspects: whether to take one piece of work that workers have died with before.
     """
@@ -316,6 +317,7 @@ class ClaimRequest:
     activities: int = 0
     orchestrators: tuple[str, ...] | None = None
     activity_names: tuple[str, ...] | None = None
+    unknown_before: Micros = 0
     max_deliveries: int = 5
     with_suspects: bool = True
 
