@@ -39,12 +39,14 @@ class Caller:
         host: the ``Host`` header, before any middleware replaced it.
         method: the HTTP method.
         headers: all headers, names in lower case.
+        protocol: version of HTTP.
     """
 
     peer: str | None
     host: str | None
     method: str
     headers: Mapping[str, str]
+    protocol: str = "HTTP/1.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,13 @@ def authorize(policy: Policy, permission: Permission, instance_id: str | None) -
 
 def is_direct_local(caller: Caller) -> bool:
     """Whether the request came from this machine, asks for this machine, and was not passed on by a proxy (S1)."""
-    return _is_loopback(caller.peer) and is_loopback_host(caller.host) and not any(map(_tells_of_a_proxy, caller.headers))
+    # nginx without further settings sends HTTP/1.0, its own loopback Host and no forwarding header; nothing else would give it away
+    return (
+        _is_loopback(caller.peer)
+        and is_loopback_host(caller.host)
+        and caller.protocol != "HTTP/1.0"
+        and not any(map(_tells_of_a_proxy, caller.headers))
+    )
 
 
 def is_loopback_host(host: str | None) -> bool:

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import logging
 import os
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
@@ -20,8 +19,9 @@ from flask_durable.client import DurableClient
 from flask_durable.config import Settings, load_settings
 from flask_durable.errors import DurableError, InvalidArgumentError, SchemaVersionError
 from flask_durable.registry import Function, Registry
+from flask_durable.runtime import servers
 from flask_durable.runtime.activities import ActivityContext, present_activity
-from flask_durable.runtime.startup import StartUp
+from flask_durable.runtime.startup import Role, StartUp
 from flask_durable.runtime.worker import Worker
 from flask_durable.storage.interface import Batch, Command, Outcome
 from flask_durable.storage.sql_store import SqlStore
@@ -153,7 +153,7 @@ class AppState:
         self.database_url = self.store.name
         self.telemetry = Telemetry(is_enabled=self.settings.otel != "off")
         self._watchers = Watchers()
-        self._app = weakref.ref(app)
+        self._app = app
         self._worker: Worker | None = None
         self.client = DurableClient(
             self.store,
@@ -164,8 +164,9 @@ class AppState:
             telemetry=self.telemetry,
         )
         self._is_testing = bool(app.testing)
-        self.startup = StartUp(self.start_worker, self._forget_parent, self._may_arm)
+        self.startup = StartUp(self.start_worker, self._let_go, self._forget_parent, self._role)
         self._prepare_schema()
+        self._let_go()
         atexit.register(_at_exit, weakref.ref(self))
 
     # -- the worker
@@ -232,10 +233,14 @@ class AppState:
     def _starts_by_itself(self) -> bool:
         return self.settings.worker is True or (self.settings.worker is None and not self._is_testing)
 
-    def _may_arm(self) -> tuple[bool, str]:
+    def _role(self) -> Role:
         if not self._starts_by_itself:
-            return False, "DURABLE_WORKER is off" if self.settings.worker is False else "TESTING is set"
-        return _is_serving_process()
+            return Role(False, "DURABLE_WORKER is off" if self.settings.worker is False else "TESTING is set")
+        return _role()
+
+    def _let_go(self) -> None:
+        # SQLite would take the parent's locks for its own in every child, and work without any.
+        self.store.close_idle()
 
     def _forget_parent(self) -> None:
         self._worker = None
@@ -243,10 +248,7 @@ class AppState:
 
     @contextlib.contextmanager
     def _activity_context(self) -> Iterator[None]:
-        app = self._app()
-        if app is None:
-            raise InvalidArgumentError("The app of this worker is gone")
-        with app.app_context(), self.store.guard():
+        with self._app.app_context(), self.store.guard():
             yield
 
     # -- commands
@@ -265,7 +267,7 @@ class AppState:
 
     def _take_part(self) -> None:
         # A client call in a forked server process that no hook announced; not in commands, which only pass by.
-        if _is_serving_process()[0]:
+        if _role().serves:
             self.startup.request()
 
     def _execute_alone(self, command: Command) -> Outcome:
@@ -305,24 +307,16 @@ def _at_exit(reference: weakref.ref[AppState]) -> None:
         state.shut_down()
 
 
-def _is_serving_process() -> tuple[bool, str]:
+def _role() -> Role:
     command = invocation.command()
     if command is not None and command != "run":
-        return False, f"the command `flask {command}` does not serve"
+        return Role(False, f"the command `flask {command}` does not serve")
     if command == "run" and invocation.has_reloader() and os.environ.get("WERKZEUG_RUN_MAIN") != "true":
-        return False, "the reloader's parent does not serve"
-    if _is_gunicorn_master():
-        return False, "the gunicorn master does not serve, its workers do"
-    return True, "this process serves requests"
-
-
-def _is_gunicorn_master() -> bool:
-    if "gunicorn" not in sys.modules:
-        return False
-    frame: Any = sys._getframe()
-    names = set()
-    while frame is not None:
-        names.add(str(frame.f_globals.get("__name__", "")))
-        frame = frame.f_back
-    return "gunicorn.arbiter" in names and not any(name.startswith("gunicorn.workers") for name in names)
-
+        return Role(False, "the reloader's parent does not serve")
+    if servers.is_gunicorn_master():
+        return Role(False, "the gunicorn master does not serve, its workers do")
+    if servers.is_uwsgi_without_threads():
+        return Role(False, "uWSGI runs without threads; give it --enable-threads, or run `flask durable worker`")
+    if servers.is_uwsgi_master():
+        return Role(False, "the uWSGI master does not serve, its workers do")
+    return Role(True, "this process serves requests", is_certain=command == "run" or servers.is_gunicorn_worker())

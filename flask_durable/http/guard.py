@@ -95,6 +95,7 @@ def caller_of(request: Request) -> Caller:
         host=original.get("HTTP_HOST", environ.get("HTTP_HOST")),
         method=request.method,
         headers=_headers(request),
+        protocol=environ.get("SERVER_PROTOCOL", ""),
     )
 
 

@@ -6,9 +6,9 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from apscheduler.executors.pool import ThreadPoolExecutor as TickThreads
+from apscheduler.executors.base import BaseExecutor, run_job
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -25,7 +25,8 @@ class ActivityPool(Generic[Item]):
         run: what to do with an item; it must not raise.
     """
 
-    def __init__(self, size: int, run: Callable[[Item], None]) -> None:
+    def __init__(self, size: int, run: Callable[[Item], None], *, name: str = "durable-activity") -> None:
+        self._name = name
         self.size = size
         self._run = run
         self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
@@ -40,7 +41,7 @@ class ActivityPool(Generic[Item]):
             self._waiting += 1
             needs_thread = self._waiting > self._idle and len(self._threads) < self.size
             if needs_thread:
-                thread = threading.Thread(target=self._serve, name=f"durable-activity-{len(self._threads)}", daemon=True)
+                thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
                 self._threads.add(thread)
         self._items.put(item)
         if needs_thread:
@@ -66,6 +67,13 @@ class ActivityPool(Generic[Item]):
         for _ in range(count):
             self._items.put(None)
 
+    def join(self) -> None:
+        """Wait until all threads have ended, but for the calling one."""
+        with self._lock:
+            threads = [thread for thread in self._threads if thread is not threading.current_thread() and thread.ident is not None]
+        for thread in threads:
+            thread.join()
+
     def _serve(self) -> None:
         try:
             while True:
@@ -85,6 +93,27 @@ class ActivityPool(Generic[Item]):
                 self._threads.discard(threading.current_thread())
 
 
+class _TickThreads(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
+    """Runs ticks in daemon threads: APScheduler's own pool ends before the process does, and would refuse the last heartbeats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads: ActivityPool[tuple[Any, list[Any]]] = ActivityPool(3, self._run, name="durable-tick")
+
+    def shutdown(self, wait: bool = True) -> None:
+        """Let the threads end, and wait for them."""
+        self._threads.stop()
+        if wait:
+            self._threads.join()
+
+    def _do_submit_job(self, job: Any, run_times: list[Any]) -> None:
+        self._threads.submit((job, run_times))
+
+    def _run(self, item: tuple[Any, list[Any]]) -> None:
+        job, run_times = item
+        self._run_job_success(job.id, run_job(job, job._jobstore_alias, run_times, "flask_durable.pool.ticks"))
+
+
 class Ticker:
     """Calls functions at intervals, in threads of its own.
 
@@ -94,7 +123,7 @@ class Ticker:
     def __init__(self) -> None:
         logging.getLogger("apscheduler").setLevel(max(logging.WARNING, logging.getLogger("apscheduler").level))
         self._scheduler = BackgroundScheduler(
-            executors={"default": TickThreads(3)},
+            executors={"default": _TickThreads()},
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
             timezone="UTC",
             daemon=True,

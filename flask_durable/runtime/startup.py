@@ -3,6 +3,9 @@
 Nothing starts when the app is made; that arms a timer. A process that forks before the timer is over is a master and disarms it; its child is
 a server's worker process and arms its own. A child of a process whose worker already runs is a helper and stays without one. Only comparing
 process ids tells the truth after a fork: some servers fork without running Python's hooks.
+
+A worker that begins while the app is still being imported would not know the functions that are yet to come, and fail their calls: the timer
+goes on until the import is over.
 """
 
 from __future__ import annotations
@@ -10,14 +13,34 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from flask_durable.runtime import servers
 
 logger = logging.getLogger("flask_durable.startup")
 
 ARM_SECONDS = 0.6
 AFTER_FORK_SECONDS = 0.2
+LOOK_SECONDS = 0.05
+LONGEST_LOADING = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a process is for.
+
+    Args:
+        serves: whether it is, or may become, one that serves.
+        reason: why, for people.
+        is_certain: nothing is to be waited for but the end of loading; a process that is not known to serve may yet fork those that do.
+    """
+
+    serves: bool
+    reason: str
+    is_certain: bool = False
 
 
 @dataclass(slots=True)
@@ -35,26 +58,32 @@ class StartUp:
 
     Args:
         start: starts the worker; called at most once per process.
+        let_go: called in a process that is about to fork the serving ones: they must inherit no connections.
         forget: called in the child of a fork, before anything else.
-        may_arm: whether this process may become a serving one without a fork, with the reason.
+        role: what this process is for, as far as it shows now.
     """
 
-    def __init__(self, start: Callable[[], None], forget: Callable[[], None], may_arm: Callable[[], tuple[bool, str]]) -> None:
+    def __init__(self, start: Callable[[], None], let_go: Callable[[], None], forget: Callable[[], None], role: Callable[[], Role]) -> None:
         self._start = start
+        self._let_go = let_go
         self._forget = forget
-        self._may_arm = may_arm
+        self._role = role
         self._process = Process(os.getpid())
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._is_closed = False
+        self._loading_until = 0.0
         self.reason = ""
         _all.add(self)
 
     def arm(self) -> None:
         """Called when the app is made: start soon, unless this process turns out not to serve."""
-        may, self.reason = self._may_arm()
-        if may:
-            self._arm(ARM_SECONDS)
+        role = self._role()
+        self.reason = role.reason
+        self._loading_until = time.monotonic() + LONGEST_LOADING
+        servers.on_uwsgi_fork(self.after_fork)
+        if role.serves:
+            self._arm(LOOK_SECONDS if role.is_certain else ARM_SECONDS)
 
     def request(self) -> None:
         """Called at each request and client call: a process that serves is one that works, also where no timer could tell."""
@@ -63,7 +92,7 @@ class StartUp:
             return
         if process.pid != os.getpid():
             self.after_fork()
-        if not self._process.is_helper:
+        if not self._process.is_helper and not servers.is_uwsgi_without_threads():
             self._fire()
 
     def started(self) -> None:
@@ -81,6 +110,7 @@ class StartUp:
         if self._process.pid == os.getpid() and not self._process.has_started:
             self._process.has_forked = True
             self._disarm()
+            self._let_go()
             self.reason = "this process forks the ones that serve"
 
     def after_fork(self) -> None:
@@ -94,12 +124,12 @@ class StartUp:
         self._forget()
         if parent.has_started:
             self.reason = "a child of a process whose worker runs"
-        elif not self._is_closed and (parent.has_forked or self._may_arm()[0]):
+        elif not self._is_closed and (parent.has_forked or self._role().serves):
             self.reason = "a serving process forked by its server"
             self._arm(AFTER_FORK_SECONDS)
 
     def _arm(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._fire)
+        self._timer = threading.Timer(seconds, self._due)
         self._timer.daemon = True
         self._timer.start()
 
@@ -107,6 +137,17 @@ class StartUp:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+    def _due(self) -> None:
+        """The timer is over: start, unless the process is still loading, or has turned out not to serve."""
+        if self._process.has_forked or self._is_closed:
+            return
+        if servers.is_loading() and time.monotonic() < self._loading_until:
+            self._arm(LOOK_SECONDS)
+        elif servers.is_reloader_parent():
+            self.reason = "the reloader's parent does not serve"
+        else:
+            self._fire()
 
     def _fire(self) -> None:
         with self._lock:

@@ -203,7 +203,10 @@ class Sql:
         if len(rows) == 1:
             return self.run(text, rows[0])
         cursor = self.database.cursor()
-        cursor.executemany(self._translated(text), rows)
+        try:
+            cursor.executemany(self._translated(text), rows)
+        except self._driver_error() as error:
+            raise _as_peewee_error(error) from error
         return int(cursor.rowcount)
 
     def rows(self, text: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -275,6 +278,15 @@ class Sql:
         if found is None:
             found = self._texts[text] = text.replace("?", "%s")
         return found
+
+
+def _as_peewee_error(error: Exception) -> Exception:
+    """What Peewee would have raised, had the statement gone through it."""
+    for kind in type(error).__mro__:
+        found = getattr(peewee, kind.__name__, None)
+        if isinstance(found, type) and issubclass(found, peewee.PeeweeException):
+            return found(*error.args)
+    return peewee.DatabaseError(*error.args)
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -116,6 +116,11 @@ class SqlStore:
         if self._is_own and hasattr(self._sql.database, "close_all"):
             self._sql.database.close_all()
 
+    def close_idle(self) -> None:
+        """Close the connections that are ours and not in use."""
+        if self._is_own and hasattr(self._sql.database, "close_idle"):
+            self._sql.database.close_idle()
+
     def forget_connections(self) -> None:
         """Drop connections inherited from the parent of a fork, without closing them under it."""
         self._sql.database.dispose()
@@ -177,7 +182,7 @@ class SqlStore:
         if is_careful:
             committed.conflicts = self._turns.stale(batch.worker_id or "", batch.turns)
         if batch.turns:
-            self._write_turns(batch, committed)
+            self._write_turns(batch, committed, is_careful)
         for result in batch.results:
             committed.has_new_work |= self._deliver(batch.worker_id, result, committed.at)
         if batch.released_activities:
@@ -186,14 +191,23 @@ class SqlStore:
             self._claims.take(batch.worker_id, batch.claim, committed.at, committed)
         return committed
 
-    def _write_turns(self, batch: Batch, committed: Committed) -> None:
+    def _write_turns(self, batch: Batch, committed: Committed, is_careful: bool) -> None:
         turns: Sequence[TurnCommit] = batch.turns
         if committed.conflicts:
             left_out = set(committed.conflicts)
             turns = [commit for index, commit in enumerate(turns) if index not in left_out]
         if turns:
-            committed.has_new_work |= self._turns.write(batch.worker_id or "", turns, committed.at, batch.default_version)
+            committed.has_new_work |= self._write_fitting(turns, batch, committed, is_careful)
             committed.ended.extend(commit.record.instance_id for commit in turns if commit.turn.status.is_final)
+
+    def _write_fitting(self, turns: Sequence[TurnCommit], batch: Batch, committed: Committed, is_careful: bool) -> bool:
+        try:
+            return self._turns.write(batch.worker_id or "", turns, committed.at, batch.default_version)
+        except peewee.IntegrityError as error:
+            if is_careful:
+                raise
+            # Most likely the history has grown from outside, by a suspension or the like: find out which turns are stale.
+            raise StaleTurnError from error
 
     def _execute(self, command: Command, batch: Batch, committed: Committed) -> Outcome:
         match command:

@@ -15,6 +15,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from flask_durable import FlaskDurable
+
 PREFIX = "/runtime/orchestrations"
 KEY = "a-key-of-many-letters"
 
@@ -60,7 +62,7 @@ class Site:
 
 
 def register_functions(durable: Any) -> None:
-    """The orchestrators and activities of all tests here."""
+    """What every app here has; none of these fails."""
 
     @durable.orchestrator
     def waiter(ctx: Any, value: Any) -> Any:
@@ -71,6 +73,14 @@ def register_functions(durable: Any) -> None:
         ctx.set_custom_status({"step": 1})
         return (yield ctx.call_activity("same", value))
 
+    @durable.activity
+    def same(value: Any) -> Any:
+        return value
+
+
+def register_more_functions(durable: Any) -> None:
+    """One that fails, and one with a child."""
+
     @durable.orchestrator
     def failing(ctx: Any, value: Any) -> Any:
         yield ctx.call_activity("broken", value)
@@ -78,10 +88,6 @@ def register_functions(durable: Any) -> None:
     @durable.orchestrator
     def parent(ctx: Any, value: Any) -> Any:
         return (yield ctx.call_sub_orchestrator("echo", value, instance_id="the-child"))
-
-    @durable.activity
-    def same(value: Any) -> Any:
-        return value
 
     @durable.activity
     def broken(value: Any) -> Any:
@@ -93,8 +99,6 @@ SiteMaker = Callable[..., Site]
 
 @pytest.fixture
 def make_site(tmp_path: Path) -> Iterator[SiteMaker]:
-    from flask_durable import FlaskDurable
-
     numbers, made = itertools.count(), []
 
     def make(app: Flask | None = None, **config: Any) -> Site:
@@ -102,6 +106,7 @@ def make_site(tmp_path: Path) -> Iterator[SiteMaker]:
         app.config.update({"TESTING": True, "DURABLE_DATABASE": f"sqlite:///{tmp_path}/durable-{next(numbers)}.db", **config})
         durable = FlaskDurable(app)
         register_functions(durable)
+        register_more_functions(durable)
         durable.create_tables()
         made.append((app, durable))
         return Site(app, app.test_client(), durable)

@@ -37,6 +37,7 @@ def statuses(site: Site, **options: Any) -> set[int]:
         {"headers": {"X-Forwarded-For": "127.0.0.1"}},
         {"headers": {"Forwarded": "for=127.0.0.1"}},
         {"headers": {"X-Real-IP": "127.0.0.1"}},
+        {"environ_overrides": {"SERVER_PROTOCOL": "HTTP/1.0"}},  # what nginx sends when nobody configured it
     ],
 )
 def test_without_configuration_only_direct_local_requests_are_served(site: Site, options: dict[str, Any]) -> None:

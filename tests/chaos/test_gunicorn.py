@@ -1,0 +1,66 @@
+"""gunicorn with four workers on one SQLite file: nothing lost, nothing twice, no worker missing, and dead ones replaced at once."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from chaos_harness import PREFIX, wait_until
+
+CASES = [("sync", False), ("sync", True), ("gthread", False), ("gthread", True)]
+NAMES = [f"{kind}{'-preload' if is_preloaded else ''}" for kind, is_preloaded in CASES]
+
+
+@pytest.fixture(params=CASES, ids=NAMES)
+def words(request):
+    kind, is_preloaded = request.param
+    return ["--worker-class", kind, *(["--threads", "4"] if kind == "gthread" else []), *(["--preload"] if is_preloaded else [])]
+
+
+def test_gunicorn_loses_nothing_and_does_nothing_twice(chaos, words):
+    name = " ".join(words[1:])
+    site = chaos.gunicorn(*words)
+    # Given: a worker in each process that serves, and none in the master, without any request
+    wait_until(lambda: len(chaos.live_workers()) == 4, "four workers without a request")
+    assert chaos.live_workers() == site.children()
+    # When: five hundred starts over HTTP
+    assert chaos.start_over_http(500) == {202: 500}
+    # Then: all complete, each effect once
+    wait_until(lambda: chaos.finished() == 500, "all are completed")
+    assert len(chaos.ledger("began")) == 1000
+    chaos.settle(f"gunicorn {name}", "none", 500, repeats=0)
+
+    # When: all processes die with work in flight, and a new server starts
+    assert chaos.start_over_http(100, steps=3, seconds=0.3, prefix="held-") == {202: 100}
+    wait_until(lambda: len(chaos.holders()) == 4 and chaos.unfinished(), "each process holds work")
+    dead = list(chaos.worker_rows())
+    chaos.kill(site)
+    before, held = chaos.snapshot(), chaos.held_by(dead)
+    under_way = len(chaos.ledger("began")) - len(before.results)
+    assert held > 8
+    site = chaos.gunicorn(*words)
+    # Then: within two seconds and without a request, work goes on, also what the killed ones held
+    wait_until(lambda: chaos.completions() > len(before.results) and not chaos.held_by(dead), "work goes on by itself")
+    wait_until(lambda: chaos.holders(), "it is held anew")
+    after_all = time.monotonic() - site.began
+    wait_until(lambda: chaos.finished() == 600, "all are completed")
+
+    # When: one of the new processes dies with work in flight
+    wait_until(lambda: len(chaos.live_workers()) == 4, "four workers again")
+    assert chaos.start_over_http(100, steps=3, seconds=0.3, prefix="one-") == {202: 100}
+    rows = chaos.worker_rows()
+    wait_until(lambda: len(chaos.holders()) == 4, "each process holds work")
+    victim, began = next(iter(chaos.holders())), time.monotonic()
+    chaos.kill_one(rows[victim])
+    second = chaos.snapshot()
+    # Then: its siblings take its work within two seconds
+    wait_until(lambda: not chaos.held_by([victim]), "the others take its work")
+    after_one = time.monotonic() - began
+    wait_until(lambda: chaos.finished() == 700, "all are completed")
+    wait_until(lambda: chaos.live_workers() == site.children() and len(site.children()) == 4, "the master has replaced it")
+    chaos.settle(
+        f"gunicorn {name}", "kill -9 of all, of one", 700, [before, second], repeats=under_way + 64, remark=f"again after {after_all:.2f} s; one: {after_one:.2f} s"
+    )
+    assert chaos.request("GET", f"{PREFIX}/one-0")[1]["runtimeStatus"] == "Completed"
+    assert after_all < 2
+    assert after_one < 2
