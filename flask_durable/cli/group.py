@@ -49,8 +49,8 @@ class DurableState(Protocol):
     def start_worker(self) -> None:
         """Run a worker in this process."""
 
-    def stop_worker(self, grace: float | None = None) -> bool:
-        """End it; returns whether no code of the app runs any more."""
+    def stop_worker(self) -> bool:
+        """End it, running activities get the grace; returns whether no code of the app runs any more."""
 
     def start_mode(self) -> str:
         """In words, whether a serving process starts a worker, and why."""

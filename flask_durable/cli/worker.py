@@ -43,7 +43,7 @@ def worker() -> None:
         f"{len(state.registry.activity_names())} activities, process {os.getpid()}. Ctrl+C or SIGTERM ends it"
     )
     _wait(state, signals)
-    is_over = state.stop_worker(state.settings.shutdown_grace)
+    is_over = state.stop_worker()
     note("Worker stopped" if is_over else "Worker stopped; what was still running is given to other workers")
 
 

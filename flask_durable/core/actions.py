@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from flask_durable.core.events import EventSent, HistoryEvent, SubOrchestrationCreated, TaskScheduled, TimerCreated
+from collections.abc import Iterable
+
+from flask_durable.core.events import (
+    EventSent,
+    HistoryEvent,
+    Recorded,
+    SubOrchestrationCreated,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TimerCreated,
+)
+from flask_durable.errors import NonDeterminismError
+
+ASKED = (TaskScheduled, TimerCreated, SubOrchestrationCreated, EventSent)
+"""Facts that follow from a call of the code: replay checks them against the code."""
 
 
 def describe(event: HistoryEvent) -> str:
@@ -30,3 +45,16 @@ def is_same(asked: HistoryEvent, recorded: HistoryEvent) -> bool:
         is_same_name = asked.name.casefold() == recorded.name.casefold()
         return asked.task_id == recorded.task_id and is_same_name and asked.instance_id == recorded.instance_id
     return False
+
+
+def mismatch(recorded: HistoryEvent | None, asked: HistoryEvent | None) -> NonDeterminismError:
+    """The error for code that asks for something else than the history has; either may be nothing (DET-5 to DET-7)."""
+    step: int = getattr(recorded or asked, "task_id", 0)
+    return NonDeterminismError(step, describe(recorded) if recorded else None, describe(asked) if asked else None)
+
+
+def open_activities(history: Iterable[Recorded]) -> set[int]:
+    """Numbers of the activity calls that a history has without their outcome, whatever the code says to it."""
+    events = [recorded.event for recorded in history]
+    ended = {event.task_id for event in events if isinstance(event, TaskCompleted | TaskFailed)}
+    return {event.task_id for event in events if isinstance(event, TaskScheduled)} - ended

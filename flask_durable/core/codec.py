@@ -7,7 +7,7 @@ lone surrogates and nesting beyond the limit are refused where the value is hand
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from flask_durable.errors import InvalidArgumentError, PayloadTooLargeError
 
@@ -15,8 +15,14 @@ DEFAULT_MAX_BYTES = 1024 * 1024
 DEFAULT_MAX_DEPTH = 64
 MAX_INTEGER_DIGITS = 1000
 
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
-_encode_text = _encoder.encode
+_Path: TypeAlias = "tuple[_Path, int | str] | None"
+"""The way to a place inside a value, last step first; None is the value itself."""
+
+_LEAVES = frozenset({str, bool, type(None)})
+_TOO_LARGE_INTEGER = 10**MAX_INTEGER_DIGITS
+_MAX_SHOWN_PATH = 200
+
+_encode_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False).encode
 
 
 def encode(value: Any, *, what: str, max_bytes: int = DEFAULT_MAX_BYTES, max_depth: int = DEFAULT_MAX_DEPTH) -> str | None:
@@ -34,13 +40,15 @@ def encode(value: Any, *, what: str, max_bytes: int = DEFAULT_MAX_BYTES, max_dep
     """
     if value is None:
         return None
-    if type(value) is not str:
-        _check(value, what, "", max_depth)
     try:
+        if type(value) not in _LEAVES:
+            _Check(what, max_depth, max_bytes).value(value, None, max_depth)
         text = _encode_text(value)
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as error:
-        raise InvalidArgumentError(f"The {what} contains a lone surrogate, which is no Unicode text") from error
+        raise _lone_surrogate(what, value) from error
+    except InvalidArgumentError:
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"The {what} cannot be encoded as JSON: {error}") from error
     if size > max_bytes:
@@ -54,20 +62,27 @@ def decode(text: str | None) -> Any:
 
 
 def parse(text: str | bytes, *, what: str, max_depth: int = DEFAULT_MAX_DEPTH) -> Any:
-    """Parse JSON text that comes from outside, by the same rules as :func:`encode`.
+    """Parse JSON text that comes from outside, by the same rules as :func:`encode`; its size is the caller's affair.
 
     Raises:
-        InvalidArgumentError: not JSON, not UTF-8, NaN or infinity, too deep.
+        InvalidArgumentError: not JSON, not UTF-8, NaN or infinity, a lone surrogate, too deep.
     """
     try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         value = json.loads(text, parse_constant=_refuse_constant)
+        _Check(what, max_depth, None).value(value, None, max_depth)
+        if not text.isascii() or "\\u" in text:
+            _encode_text(value).encode()
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"The {what} is not UTF-8 text") from error
+    except UnicodeEncodeError as error:
+        raise _lone_surrogate(what, value) from error
+    except InvalidArgumentError:
+        raise
     except RecursionError as error:
         raise InvalidArgumentError(f"The {what} is nested too deeply; at most {max_depth} levels are allowed") from error
     except ValueError as error:
         raise InvalidArgumentError(f"The {what} is not valid JSON: {error}") from error
-    _check(value, what, "", max_depth)
     return value
 
 
@@ -75,43 +90,90 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _check(value: Any, what: str, path: str, depth: int) -> None:
-    kind = type(value)
-    if kind is str or value is None or kind is bool:
-        return
-    if kind is int:
-        _check_integer(value, what, path)
-    elif kind is float:
-        if value - value != 0:
-            raise InvalidArgumentError(f"The {what} contains {value}{_at(path)}, which JSON cannot carry")
-    elif isinstance(value, list | tuple):
-        _descend(what, depth)
-        for index, item in enumerate(value):
-            if type(item) is not str:
-                _check(item, what, f"{path}[{index}]", depth - 1)
-    elif isinstance(value, dict):
-        _descend(what, depth)
+class _Check:
+    """One walk through a value.
+
+    Args:
+        what: the value's name in messages.
+        max_depth: how deep it may be nested.
+        max_bytes: each item takes a byte at least, so one of more items than this is over the limit; None: no limit. Without this, a few
+            lists that hold each other twice would take for ever.
+    """
+
+    __slots__ = ("items", "max_bytes", "max_depth", "what")
+
+    def __init__(self, what: str, max_depth: int, max_bytes: int | None) -> None:
+        self.what = what
+        self.max_depth = max_depth
+        self.max_bytes = max_bytes
+        self.items = 0
+
+    def value(self, value: Any, path: _Path, depth: int) -> None:
+        kind = type(value)
+        if kind in _LEAVES:
+            return
+        if isinstance(value, int | float):
+            self._number(value, path)
+        elif isinstance(value, list | tuple):
+            self._enter(len(value), depth)
+            for index, item in enumerate(value):
+                if type(item) not in _LEAVES:
+                    self.value(item, (path, index), depth - 1)
+        elif isinstance(value, dict):
+            self._enter(len(value), depth)
+            self._items_of(value, path, depth)
+        elif not isinstance(value, str):
+            raise InvalidArgumentError(
+                f"The {self.what} contains a {kind.__module__}.{kind.__qualname__}{_at(path)}; "
+                "allowed are None, bool, int, float, str, and lists and string-keyed dicts of these"
+            )
+
+    def _number(self, value: float, path: _Path) -> None:
+        if isinstance(value, int):
+            if not -_TOO_LARGE_INTEGER < value < _TOO_LARGE_INTEGER:
+                raise InvalidArgumentError(f"The {self.what} contains an integer of more than {MAX_INTEGER_DIGITS} digits{_at(path)}")
+        elif value - value != 0:
+            raise InvalidArgumentError(f"The {self.what} contains {float(value)}{_at(path)}, which JSON cannot carry")
+
+    def _items_of(self, value: dict[Any, Any], path: _Path, depth: int) -> None:
         for key, item in value.items():
-            if type(key) is not str:
-                raise InvalidArgumentError(f"The {what} has a key {key!r} of type {type(key).__name__}{_at(path)}; JSON keys are strings")
-            if type(item) is not str:
-                _check(item, what, f"{path}.{key}", depth - 1)
-    elif not isinstance(value, str | int | float):
-        raise InvalidArgumentError(
-            f"The {what} contains a {kind.__module__}.{kind.__qualname__}{_at(path)}; "
-            "allowed are None, bool, int, float, str, and lists and string-keyed dicts of these"
-        )
+            if not isinstance(key, str):
+                raise InvalidArgumentError(f"The {self.what} has a key {key!r:.100} of type {type(key).__name__}{_at(path)}; JSON keys are strings")
+            if type(item) not in _LEAVES:
+                self.value(item, (path, key), depth - 1)
+
+    def _enter(self, length: int, depth: int) -> None:
+        if depth <= 0:
+            raise InvalidArgumentError(
+                f"The {self.what} is nested too deeply, or contains itself; at most {self.max_depth} levels are allowed (DURABLE_MAX_PAYLOAD_DEPTH)"
+            )
+        self.items += length + 1
+        if self.max_bytes is not None and self.items > self.max_bytes:
+            raise PayloadTooLargeError(self.what, self.items, self.max_bytes)
 
 
-def _check_integer(value: int, what: str, path: str) -> None:
-    if value.bit_length() > MAX_INTEGER_DIGITS * 3.3:
-        raise InvalidArgumentError(f"The {what} contains an integer of more than {MAX_INTEGER_DIGITS} digits{_at(path)}")
+def _lone_surrogate(what: str, value: Any) -> InvalidArgumentError:
+    path = _find_surrogate(value, None)
+    return InvalidArgumentError(f"The {what} contains a lone surrogate{_at(path[0] if path else None)}, which is no Unicode text")
 
 
-def _descend(what: str, depth: int) -> None:
-    if depth <= 0:
-        raise InvalidArgumentError(f"The {what} is nested too deeply, or contains itself; at most {DEFAULT_MAX_DEPTH} levels are allowed by default (DURABLE_MAX_PAYLOAD_DEPTH)")
+def _find_surrogate(value: Any, path: _Path) -> tuple[_Path] | None:
+    if isinstance(value, str):
+        return (path,) if any("\ud800" <= character <= "\udfff" for character in value) else None
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, item in items:
+        found = _find_surrogate(key, path) or _find_surrogate(item, (path, key))
+        if found:
+            return found
+    return None
 
 
-def _at(path: str) -> str:
-    return f" at {path[:200]}" if path else ""
+def _at(path: _Path) -> str:
+    if path is None:
+        return ""
+    steps: list[str] = []
+    while path is not None:
+        path, step = path
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step}")
+    text = "".join(reversed(steps))
+    return f" at {text[:_MAX_SHOWN_PATH]}".encode("utf-8", "replace").decode()

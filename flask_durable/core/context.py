@@ -12,17 +12,14 @@ from typing import Any, Protocol
 from flask_durable.core import codec
 from flask_durable.core.events import EventSent, ExecutionStarted, HistoryEvent, SubOrchestrationCreated, TaskScheduled, TimerCreated
 from flask_durable.core.failure import TaskFailedError
-from flask_durable.core.ids import check_instance_id, check_name, child_execution_id, child_instance_id, derived_uuid
-from flask_durable.core.mailbox import Mailbox
+from flask_durable.core.ids import check_instance_id, check_name, check_version, child_execution_id, child_instance_id, derived_uuid
+from flask_durable.core.mailbox import NOT_GIVEN, EventTask, Mailbox, TimedEventTask
 from flask_durable.core.retry import RetryPolicy
 from flask_durable.core.tasks import (
-    NOT_GIVEN,
     CallTask,
     Completions,
-    EventTask,
     RetryingTask,
     Task,
-    TimedEventTask,
     TimerTask,
     WhenAll,
     WhenAllSettled,
@@ -32,6 +29,9 @@ from flask_durable.core.tasks import (
 )
 from flask_durable.core.times import Micros, fire_time, from_micros
 from flask_durable.errors import DurableError, InvalidArgumentError
+
+_MAX_REFUSALS = 100
+"""So often an abandoned execution is told so. Code that catches even that and goes on must come to a yield, where it can be left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class OrchestrationContext:
         self._now: Micros = 0
         self._is_replaying = False
         self._is_closed = False
+        self._refusals = 0
         self._custom_status: str | None = None
         self._custom_status_changed = False
         self._next: tuple[str | None, bool, str | None] | None = None
@@ -177,6 +178,7 @@ class OrchestrationContext:
         name = check_name("orchestrator", self._name_of(orchestrator))
         text = self._encode(input, f"input of orchestrator {name!r}")
         given = None if instance_id is None else check_instance_id(instance_id)
+        version = None if version is None else check_version(version)
 
         def create(_attempt: int, first: int) -> CallTask:
             task_id = self._next_id()
@@ -212,7 +214,7 @@ class OrchestrationContext:
 
     def send_event(self, instance_id: str, name: str, data: Any = None) -> None:
         """Send an external event to another instance; it is dropped when there is none (EVT-6)."""
-        if isinstance(instance_id, str) and instance_id.startswith("@"):
+        if str(instance_id).startswith("@"):
             raise InvalidArgumentError(f"The instance id {instance_id!r} begins with '@': entities are signalled, they take no events")
         check_instance_id(instance_id)
         check_name("event", name)
@@ -248,8 +250,9 @@ class OrchestrationContext:
         """
         self._check_open()
         text = self._encode(input, "input")
+        version = self.version if version is None else check_version(version)
         if self._next is None:
-            self._next = (text, save_events, version if version is not None else self.version)
+            self._next = (text, save_events, version)
 
     def set_custom_status(self, value: Any) -> None:
         """Set the status that clients see; None removes it (rule 48, SCH-7)."""
@@ -327,7 +330,8 @@ class OrchestrationContext:
         return codec.encode(value, what=what, max_bytes=self._limits.payload_bytes, max_depth=self._limits.payload_depth)
 
     def _check_open(self) -> None:
-        if self._is_closed:
+        if self._is_closed and self._refusals < _MAX_REFUSALS:
+            self._refusals += 1
             raise ContextClosedError("This execution was abandoned; its code is no longer running as part of the instance")
 
 

@@ -12,11 +12,10 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any
 
 from flask_durable.core import codec
-from flask_durable.core.actions import describe, is_same
+from flask_durable.core.actions import ASKED, is_same, mismatch, open_activities
 from flask_durable.core.context import Limits, OrchestrationContext
 from flask_durable.core.events import (
     EventRaised,
-    EventSent,
     ExecutionCompleted,
     ExecutionResumed,
     ExecutionRewound,
@@ -26,7 +25,6 @@ from flask_durable.core.events import (
     HistoryEvent,
     Recorded,
     SubOrchestrationCompleted,
-    SubOrchestrationCreated,
     SubOrchestrationFailed,
     TaskCompleted,
     TaskFailed,
@@ -35,20 +33,23 @@ from flask_durable.core.events import (
     TimerFired,
 )
 from flask_durable.core.failure import FailureDetails, SubOrchestrationFailedError, TaskFailedError
-from flask_durable.core.ids import next_execution_id
+from flask_durable.core.ids import next_execution_id, own_name
 from flask_durable.core.status import RuntimeStatus
-from flask_durable.core.tasks import CallTask, Task
+from flask_durable.core.tasks import CallTask, Task, TimerTask, not_a_task
 from flask_durable.core.times import Micros
 from flask_durable.core.turn import NextGeneration, Turn
 from flask_durable.errors import DurableError, InvalidArgumentError, NonDeterminismError
 
 logger = logging.getLogger("flask_durable.core")
 
-ASKED = (TaskScheduled, TimerCreated, SubOrchestrationCreated, EventSent)
-"""Facts that follow from a call of the code: replay checks them against the code."""
-
 IGNORED = (ExecutionSuspended, ExecutionResumed, ExecutionTerminated, ExecutionRewound, ExecutionCompleted)
 """Facts that the storage records by itself; the code does not see them."""
+
+MAX_WRONG_YIELDS = 100
+"""Code that so often in a row yields what is no task does not listen, and fails."""
+
+MAX_CLOSINGS = 10
+"""So often abandoned code may catch its closing and yield once more."""
 
 
 class LimitExceededError(DurableError):
@@ -69,12 +70,13 @@ class Execution:
     def __init__(self, orchestrator: Callable[..., Any], *, limits: Limits | None = None, name_of: Callable[[object], str] | None = None) -> None:
         self._function = orchestrator
         self._limits = limits or Limits()
-        self._name_of = name_of or _own_name
+        self._name_of = name_of or own_name
         self._context: OrchestrationContext | None = None
         self._code: Generator[Any, Any, Any] | Coroutine[Any, Any, Any] | None = None
         self._yielded: Task | None = None
         self._turn: Turn | None = None
         self._asked: deque[HistoryEvent] = deque()
+        self._ending = "it ended"
         self._open_activities: set[int] = set()
         self._actions = 0
         self._last_at: Micros = 0
@@ -93,11 +95,14 @@ class Execution:
             for recorded in history:
                 self._replay_one(recorded)
             if self._asked:
-                raise self._mismatch(None, self._asked[0])
+                raise mismatch(None, self._asked[0])
             if self.is_finished:
-                raise NonDeterminismError(self._last_task_id() + 1, "that the orchestrator went on", "no more: it ended")
+                raise self._ended_early("that it is waiting")
         except NonDeterminismError as error:
             self.nondeterminism = error
+            self._open_activities = open_activities(history)
+        if self._context is not None:
+            self._context._custom_status_changed = False
         self.sequence = history[-1].sequence if history else 0
 
     def advance(self, at: Micros, events: Sequence[HistoryEvent]) -> Turn:
@@ -110,11 +115,10 @@ class Execution:
         at = max(at, self._last_at + 1)
         turn = self._turn = Turn(at)
         self._last_at, self._actions = at, 0
-        if self._context is not None:
-            self._set_time(at, is_replaying=False)
+        self._set_time(at, is_replaying=False)
         if self.nondeterminism is not None:
             turn.events.extend(events)
-            self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(self.nondeterminism))
+            self._raised(self.nondeterminism)
         else:
             self._deliver_all(turn, events)
         self._close_turn(turn)
@@ -126,9 +130,12 @@ class Execution:
             self._context._is_closed = True
         self.is_finished = True
         code, self._code = self._code, None
-        if code is not None:
+        for _ in range(MAX_CLOSINGS):
+            if code is None:
+                return
             try:
                 code.close()
+                code = None
             except BaseException as error:  # noqa: BLE001 - user code in a finally block; the instance itself is not concerned
                 logger.debug("Abandoned code of instance %s raised %s in its cleanup", self.instance_id, type(error).__name__)
 
@@ -144,19 +151,10 @@ class Execution:
             )
         if isinstance(event, TaskScheduled):
             self._open_activities.add(event.task_id)
-        turn = self._turn
-        if turn is None:
+        if self._turn is None:
             self._asked.append(event)
-            return
-        turn.events.append(event)
-        if isinstance(event, TaskScheduled):
-            turn.activities.append(event)
-        elif isinstance(event, TimerCreated):
-            turn.timers.append(event)
-        elif isinstance(event, SubOrchestrationCreated):
-            turn.children.append(event)
-        elif isinstance(event, EventSent):
-            turn.sent_events.append(event)
+        else:
+            self._turn.ask(event)
 
     def timer_cancelled(self, task_id: int) -> None:
         """A timer must not fire any more."""
@@ -166,38 +164,33 @@ class Execution:
     # -- replay
 
     def _replay_one(self, recorded: Recorded) -> None:
-        event = recorded.event
+        event, at = recorded.event, max(recorded.at, self._last_at)
+        if at != self._last_at:
+            self._last_at, self._actions = at, 0
         if isinstance(event, IGNORED):
-            self._last_at = max(self._last_at, recorded.at)
             return
-        if recorded.at != self._last_at:
-            self._last_at, self._actions = recorded.at, 0
         if isinstance(event, ASKED):
             self._confirm(event)
             return
         if self._asked:
-            raise self._mismatch(None, self._asked[0])
-        if self._context is not None:
-            self._set_time(recorded.at, is_replaying=True)
+            raise mismatch(None, self._asked[0])
         if self.is_finished:
-            raise NonDeterminismError(self._last_task_id() + 1, f"that it went on, with {type(event).__name__}", "no more: it ended")
-        _HANDLERS[type(event)](self, event)
+            raise self._ended_early(f"that it went on, with {type(event).__name__}")
+        self._set_time(at, is_replaying=True)
+        self._deliver(event)
 
     def _confirm(self, recorded: HistoryEvent) -> None:
         asked = self._asked.popleft() if self._asked else None
         if asked is None or not is_same(asked, recorded):
-            raise self._mismatch(recorded, asked)
+            raise mismatch(recorded, asked)
         if isinstance(recorded, TimerCreated) and self._context is not None:
             task = self._context._tasks.get(recorded.task_id)
-            if task is not None:
-                task.fire_at = recorded.fire_at  # type: ignore[attr-defined]  # the task of a confirmed timer is a TimerTask
+            if isinstance(task, TimerTask):
+                task.fire_at = recorded.fire_at
 
-    def _mismatch(self, recorded: HistoryEvent | None, asked: HistoryEvent | None) -> NonDeterminismError:
-        step = getattr(recorded or asked, "task_id", 0)
-        return NonDeterminismError(step, describe(recorded) if recorded else None, describe(asked) if asked else None)
-
-    def _last_task_id(self) -> int:
-        return self._context._last_task_id if self._context is not None else 0
+    def _ended_early(self, recorded: str) -> NonDeterminismError:
+        step = self._context._last_task_id + 1 if self._context is not None else 1
+        return NonDeterminismError(step, recorded, f"no more: {self._ending}")
 
     # -- new events
 
@@ -208,9 +201,17 @@ class Execution:
                 return
             turn.events.append(event)
             if self.sequence + len(turn.events) > self._limits.history_events:
-                self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(self._history_error()))
+                self._raised(self._history_error())
                 return
-            _HANDLERS[type(event)](self, event)
+            self._deliver(event)
+
+    def _deliver(self, event: HistoryEvent) -> None:
+        handler = _HANDLERS[type(event)]
+        try:
+            handler(self, event)
+        except BaseException as error:  # noqa: BLE001 - a retry handler, a limit met by a further attempt, groups nested too deeply
+            if not self.is_finished:
+                self._raised(error)
 
     def _carry(self, turn: Turn, rest: Sequence[HistoryEvent]) -> None:
         following = turn.next_generation
@@ -232,14 +233,12 @@ class Execution:
             turn.custom_status_changed = context._custom_status_changed
             context._custom_status_changed = False
             context._is_replaying = True
-        if turn.next_generation is not None:
+        if turn.next_generation is not None or turn.status.is_final:
             turn.activities, turn.timers = [], []
 
     def _set_time(self, at: Micros, *, is_replaying: bool) -> None:
-        context = self._context
-        if context is not None:
-            context._now = at
-            context._is_replaying = is_replaying
+        if self._context is not None:
+            self._context._now, self._context._is_replaying = at, is_replaying
 
     # -- one handler per kind of event
 
@@ -288,7 +287,7 @@ class Execution:
 
     def _on_event_raised(self, event: EventRaised) -> None:
         if self._context is not None:
-            self._context._mailbox.deliver(event, self._yielded)
+            self._context._mailbox.deliver(event)
             self._go_on()
 
     def _take(self, task_id: int) -> Task | None:
@@ -312,51 +311,60 @@ class Execution:
                 self._step(task, None)
 
     def _step(self, task: Task | None, error: BaseException | None) -> None:
-        code = self._code
-        if code is None:
+        code, context = self._code, self._context
+        if code is None or context is None:
             return
         self._yielded = None
-        try:
-            while True:
-                if error is not None:
-                    yielded = code.throw(error)
-                else:
-                    yielded = code.send(None if task is None else task.get_result())
-                if self._context is not None and self._context._next is not None:
-                    self._continue_as_new()
-                    return
-                if isinstance(yielded, Task):
-                    self._yield(yielded)
-                    return
-                error = _not_a_task(yielded)
-        except StopIteration as stop:
-            self._returned(stop.value)
-        except BaseException as raised:  # noqa: BLE001 - whatever orchestrator code raises becomes the instance's failure (rule 7)
-            self._raised(raised)
+        for _ in range(MAX_WRONG_YIELDS):
+            try:
+                yielded = code.send(None if task is None else task.get_result()) if error is None else code.throw(error)
+            except StopIteration as stop:
+                output = stop.value
+                break
+            except BaseException as raised:  # noqa: BLE001 - whatever orchestrator code raises becomes the instance's failure (rule 7)
+                self._raised(raised)
+                return
+            if context._next is not None:
+                self._continue_as_new()
+                return
+            error = self._refusal(yielded)
+            if error is None:
+                self._yielded = yielded
+                context._mailbox.yielded(yielded)
+                return
+        else:
+            self._raised(error or not_a_task(yielded))
+            return
+        self._returned(output)
 
-    def _yield(self, task: Task) -> None:
-        self._yielded = task
-        if task.completion is None and self._context is not None:
-            self._context._mailbox.yielded(task)
+    def _refusal(self, yielded: object) -> InvalidArgumentError | None:
+        if not isinstance(yielded, Task):
+            return not_a_task(yielded)
+        if yielded.completion is None and self._context is not None and yielded.order is not self._context._order:
+            return InvalidArgumentError("The orchestrator yielded a task of another instance; a task belongs to the context that made it")
+        return None
 
     def _returned(self, value: Any) -> None:
         self._code = None
         if self._context is not None and self._context._next is not None:
             self._continue_as_new()
             return
+        if inspect.isasyncgen(value):
+            self._raised(InvalidArgumentError("The orchestrator is an async generator; write 'async def' with await, or 'def' with yield"))
+            return
         try:
             output = codec.encode(value, what="output", max_bytes=self._limits.payload_bytes, max_depth=self._limits.payload_depth)
         except InvalidArgumentError as error:
-            self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(error))  # SCH-8
+            self._raised(error)  # SCH-8
             return
         self._end(RuntimeStatus.COMPLETED, output=output)
 
     def _raised(self, error: BaseException) -> None:
-        self._code = None
         self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(error))
 
     def _end(self, status: RuntimeStatus, *, output: str | None = None, failure: FailureDetails | None = None) -> None:
         self.is_finished = True
+        self._ending = f"it failed with {failure.type_name}: {failure.message}" if failure else "it ended"
         turn = self._turn
         if turn is not None:
             turn.events.append(ExecutionCompleted(status, output, failure))
@@ -364,7 +372,7 @@ class Execution:
 
     def _continue_as_new(self) -> None:
         context, turn = self._context, self._turn
-        self.is_finished = True
+        self.is_finished, self._ending = True, "it continued as new"
         if context is None or context._next is None or turn is None:
             return
         text, keeps_events, version = context._next
@@ -384,15 +392,6 @@ _HANDLERS: dict[type[HistoryEvent], Callable[[Execution, Any], None]] = {
 }
 
 
-def _not_a_task(yielded: object) -> InvalidArgumentError:
-    if isinstance(yielded, list | tuple):
-        return InvalidArgumentError("The orchestrator yielded a list; yield ctx.when_all([...]) for all of them or ctx.when_any([...]) for the first")
-    return InvalidArgumentError(
-        f"The orchestrator yielded a {type(yielded).__name__}, which is no task: {str(yielded)[:100]!r}. "
-        "Yield what ctx.call_activity, ctx.create_timer, ctx.wait_for_external_event and the like return"
-    )
-
-
 def _takes_input(function: Callable[..., Any]) -> bool:
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -402,7 +401,3 @@ def _takes_input(function: Callable[..., Any]) -> bool:
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
         return True
     return sum(parameter.kind in positional for parameter in parameters) >= 2
-
-
-def _own_name(function_or_name: object) -> str:
-    return function_or_name if isinstance(function_or_name, str) else str(getattr(function_or_name, "__name__", function_or_name))

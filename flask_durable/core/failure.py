@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flask_durable.errors import DurableError
@@ -109,16 +109,31 @@ def _details(error: BaseException, is_non_retriable: bool, levels: int) -> Failu
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     inner: FailureDetails | None = None
     if isinstance(error, TaskFailedError):
-        inner = error.details
+        inner = _cut(error.details, levels - 1)
     elif cause is not None and levels > 1:
         inner = _details(cause, False, levels - 1)
     return FailureDetails(
         type_name=qualified_name(type(error)),
         message=_clean(_text(error), MAX_MESSAGE),
-        traceback=_clean("".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False)), MAX_TRACEBACK),
+        traceback=_clean(_trace(error), MAX_TRACEBACK),
         cause=inner,
         is_non_retriable=is_non_retriable,
     )
+
+
+def _cut(details: FailureDetails | None, levels: int) -> FailureDetails | None:
+    """The first levels of a chain: each parent of a failed child adds one."""
+    if details is None or levels < 1:
+        return None
+    inner = _cut(details.cause, levels - 1)
+    return details if inner is details.cause else replace(details, cause=inner)
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__, chain=False))
+    except Exception:  # noqa: BLE001 - for its hints it looks into user objects, which may raise anything
+        return ""
 
 
 def _text(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from flask_durable.errors import InvalidArgumentError
 
 MAX_ID_LENGTH = 100
 MAX_NAME_LENGTH = 200
+MAX_VERSION_LENGTH = 100
 RESERVED_IDS = frozenset({"start", "openapi.json", "docs"})
 """Static path segments of the management API: an instance with such an id could not be reached there."""
 
@@ -54,10 +55,27 @@ def check_name(kind: str, name: object) -> str:
     return name
 
 
-def _check_characters(what: str, text: str) -> None:
+def check_version(version: object) -> str:
+    """Return the version of an instance when it is allowed.
+
+    Raises:
+        InvalidArgumentError: it is no short text.
+    """
+    if not isinstance(version, str) or not 1 <= len(version) <= MAX_VERSION_LENGTH:
+        raise InvalidArgumentError(f"A version is a text of 1 to {MAX_VERSION_LENGTH} characters, not {version!r:.100}")
+    _check_characters("version", version, forbidden=frozenset())
+    return version
+
+
+def own_name(function_or_name: object) -> str:
+    """The name of a function where no registry knows better."""
+    return function_or_name if isinstance(function_or_name, str) else str(getattr(function_or_name, "__name__", function_or_name))
+
+
+def _check_characters(what: str, text: str, *, forbidden: frozenset[str] = _FORBIDDEN) -> None:
     for character in text:
         code = ord(character)
-        if code < 0x20 or 0x7F <= code <= 0x9F or character in _FORBIDDEN:
+        if code < 0x20 or 0x7F <= code <= 0x9F or character in forbidden:
             raise InvalidArgumentError(f"The {what} {text!r} contains {character!r}; control characters and / \\ # ? are not allowed")
         if 0xD800 <= code <= 0xDFFF:
             raise InvalidArgumentError(f"The {what} {text!r} contains a lone surrogate")
@@ -81,9 +99,10 @@ def child_execution_id(execution_id: str, task_id: int) -> str:
 def child_instance_id(parent_id: str, execution_id: str, task_id: int) -> str:
     """An id for a child that was given none: unique over generations and restarts of the parent (rule 40).
 
-    Parents of parents make ids longer and longer; past the limit the beginning is replaced by its hash.
+    Parents of parents make ids longer and longer; past the limit the beginning is replaced by its hash. So much of the execution id is taken
+    that the many generations of one eternal parent do not meet by chance.
     """
-    suffix = f":{execution_id[:8]}:{task_id}"
+    suffix = f":{execution_id[:16]}:{task_id}"
     if len(parent_id) + len(suffix) > MAX_ID_LENGTH:
         parent_id = hashlib.sha256(parent_id.encode()).hexdigest()[:40]
     return parent_id + suffix

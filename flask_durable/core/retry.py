@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,6 +11,8 @@ from flask_durable.core.times import Micros
 from flask_durable.errors import InvalidArgumentError
 
 _SECOND = 1_000_000
+_LONGEST: Micros = 100 * 365 * 86_400 * _SECOND
+"""A hundred years: a wait that long never ends, and still is a date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +52,23 @@ class RetryPolicy:
     backoff_coefficient: float = 1.0
     max_retry_interval: float | timedelta | None = None
     retry_timeout: float | timedelta | None = None
-    non_retriable: tuple[type[BaseException] | str, ...] = ()
+    non_retriable: Sequence[type[BaseException] | str] = ()
     handler: Callable[[RetryContext], bool] | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
         _micros("first_retry_interval", self.first_retry_interval)
-        _micros("max_retry_interval", self.max_retry_interval)
-        _micros("retry_timeout", self.retry_timeout)
-        if isinstance(self.max_number_of_attempts, bool) or not isinstance(self.max_number_of_attempts, int) or self.max_number_of_attempts < 1:
+        _optional_micros("max_retry_interval", self.max_retry_interval)
+        _optional_micros("retry_timeout", self.retry_timeout)
+        if not _is_number(self.max_number_of_attempts, int) or self.max_number_of_attempts < 1:
             raise InvalidArgumentError(f"max_number_of_attempts is a whole number of at least 1, not {self.max_number_of_attempts!r}")
-        if not isinstance(self.backoff_coefficient, int | float) or not 1 <= self.backoff_coefficient < float("inf"):
+        if not _is_number(self.backoff_coefficient, int, float) or not 1 <= self.backoff_coefficient < float("inf"):
             raise InvalidArgumentError(f"backoff_coefficient is a number of at least 1, not {self.backoff_coefficient!r}")
+        if not isinstance(self.non_retriable, list | tuple) or not all(map(_is_kind, self.non_retriable)):
+            raise InvalidArgumentError(f"non_retriable is a list of exception classes or names, not {self.non_retriable!r}")
+        object.__setattr__(self, "non_retriable", tuple(self.non_retriable))
+        if self.handler is not None and not callable(self.handler):
+            raise InvalidArgumentError(f"handler is a function of a RetryContext, not {self.handler!r}")
 
     def next_attempt_at(self, *, attempt: int, first_attempt_at: Micros, now: Micros, failure: FailureDetails) -> Micros | None:
         """When to start the attempt after the given one, or None when there is none.
@@ -77,7 +84,7 @@ class RetryPolicy:
         if any(failure.is_type(kind) for kind in self.non_retriable):
             return None
         start = now + self._wait(attempt)
-        timeout = _micros("retry_timeout", self.retry_timeout)
+        timeout = _optional_micros("retry_timeout", self.retry_timeout)
         if timeout is not None and start - first_attempt_at > timeout:
             return None
         if self.handler is not None:
@@ -87,9 +94,11 @@ class RetryPolicy:
         return start
 
     def _wait(self, attempt: int) -> Micros:
-        first = _micros("first_retry_interval", self.first_retry_interval) or 0
-        cap = _micros("max_retry_interval", self.max_retry_interval)
-        longest = cap if cap is not None else 100 * 365 * 86_400 * _SECOND
+        first = _micros("first_retry_interval", self.first_retry_interval)
+        cap = _optional_micros("max_retry_interval", self.max_retry_interval)
+        longest = _LONGEST if cap is None else min(cap, _LONGEST)
+        if first == 0:
+            return 0
         try:
             wait = first * float(self.backoff_coefficient) ** (attempt - 1)
         except OverflowError:
@@ -97,11 +106,20 @@ class RetryPolicy:
         return int(min(wait, longest))
 
 
-def _micros(name: str, value: float | timedelta | None) -> Micros | None:
-    if value is None:
-        return None
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+def _optional_micros(name: str, value: float | timedelta | None) -> Micros | None:
+    return None if value is None else _micros(name, value)
+
+
+def _micros(name: str, value: float | timedelta) -> Micros:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not _is_number(seconds, int, float) or not 0 <= seconds < float("inf"):
         raise InvalidArgumentError(f"{name} is a number of seconds or a timedelta, not negative; got {value!r}")
-    return round(value * _SECOND)
+    return round(seconds * _SECOND)
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_kind(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, type) and issubclass(value, BaseException))

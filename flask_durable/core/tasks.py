@@ -8,9 +8,7 @@ from typing import Any
 from flask_durable.core import codec
 from flask_durable.core.failure import TaskFailedError
 from flask_durable.core.times import Micros
-from flask_durable.errors import EventTimeoutError, InvalidArgumentError, TaskCancelledError, TaskNotCompleteError
-
-NOT_GIVEN: Any = object()
+from flask_durable.errors import InvalidArgumentError, TaskCancelledError, TaskNotCompleteError
 
 
 class Task:
@@ -59,7 +57,7 @@ class Task:
         if self.completion is None:
             raise TaskNotCompleteError("The task is still open; yield it and use what the yield gives")
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         if self._text is not None:
             self._result, self._text = codec.decode(self._text), None
         return self._result
@@ -90,15 +88,31 @@ class Task:
             self._error = error
             self._end()
 
+    def members(self) -> Sequence[Task]:
+        """What this group is made of, when the orchestrator holds it too."""
+        return ()
+
     def belongs_to(self, root: Task) -> bool:
-        """Whether this task is that one, or is in that group at any depth."""
-        if self is root:
-            return True
-        return any(parent.belongs_to(root) for parent in self._parents)
+        """Whether this task is that one, or is in that group at any depth and its groups on the way there are still open."""
+        seen: set[Task] = {self}
+        todo: list[Task] = [self]
+        while todo:
+            task = todo.pop()
+            if task is root:
+                return True
+            for parent in task._parents:
+                if parent.completion is None and parent not in seen:
+                    seen.add(parent)
+                    todo.append(parent)
+        return False
 
     def add_parent(self, group: Task) -> None:
         """Tell the group when this task is complete."""
-        self._parents.append(group)
+        parents = self._parents
+        parents.append(group)
+        size = len(parents)
+        if size >= 16 and size & (size - 1) == 0:  # a task that many groups have had in turn must not remember them all
+            self._parents = [parent for parent in parents if parent.completion is None]
 
     def child_completed(self, child: Task) -> None:
         """Called by a member of this group when it is complete."""
@@ -167,57 +181,6 @@ class TimerTask(CancellableTask):
         self.fire_at = fire_at
 
 
-class EventTask(CancellableTask):
-    """A wait for an external event."""
-
-    __slots__ = ("folded", "name", "was_yielded")
-
-    def __init__(self, order: Completions, name: str, on_cancel: Callable[[], None] | None = None) -> None:
-        super().__init__(order, on_cancel)
-        self.name = name
-        self.folded = name.casefold()
-        self.was_yielded = False
-
-
-class TimedEventTask(CancellableTask):
-    """A wait for an external event with a deadline: whichever comes first calls the other off (rule 22)."""
-
-    __slots__ = ("_default", "_event", "_timer")
-
-    def __init__(self, order: Completions, event: EventTask, timer: TimerTask, default: Any) -> None:
-        super().__init__(order)
-        self._event = event
-        self._timer = timer
-        self._default = default
-        if event.is_complete:
-            self.child_completed(event)
-            return
-        event.add_parent(self)
-        timer.add_parent(self)
-
-    def child_completed(self, child: Task) -> None:
-        """The event came, or the time is over."""
-        if self.completion is not None:
-            return
-        if child is self._event:
-            self.complete(child.get_result())
-            self._timer.cancel()
-        elif self._default is NOT_GIVEN:
-            self.fail(EventTimeoutError(self._event.name))
-            self._event.cancel()
-        else:
-            self.complete(self._default)
-            self._event.cancel()
-
-    def cancel(self) -> bool:
-        """Call off the wait and its timer."""
-        is_open = super().cancel()
-        if is_open:
-            self._event.cancel()
-            self._timer.cancel()
-        return is_open
-
-
 class RetryingTask(Task):
     """A call that is made again when it fails: one task to whoever holds it (rule 27).
 
@@ -256,14 +219,27 @@ class RetryingTask(Task):
             timer.add_parent(self)
 
 
-class WhenAll(Task):
-    """All of a group: the results in the order given, or the first failure at once (rules 11 to 13, TSK-1)."""
+class Group(Task):
+    """Several tasks as one."""
 
-    __slots__ = ("_members", "_open")
+    __slots__ = ("_members",)
 
     def __init__(self, order: Completions, members: Sequence[Task]) -> None:
         super().__init__(order)
         self._members = list(members)
+
+    def members(self) -> Sequence[Task]:
+        """The tasks of the group, in the order given."""
+        return self._members
+
+
+class WhenAll(Group):
+    """All of a group: the results in the order given, or the first failure at once (rules 11 to 13, TSK-1)."""
+
+    __slots__ = ("_open",)
+
+    def __init__(self, order: Completions, members: Sequence[Task]) -> None:
+        super().__init__(order, members)
         self._open = 0
         failed = [member for member in self._members if member.is_failed]
         if failed:
@@ -296,14 +272,13 @@ class WhenAll(Task):
             self.complete([member.get_result() for member in self._members])
 
 
-class WhenAllSettled(Task):
+class WhenAllSettled(Group):
     """All of a group, however they end: the result is the list of the tasks, and nothing is raised (rule 12)."""
 
-    __slots__ = ("_members", "_open")
+    __slots__ = ("_open",)
 
     def __init__(self, order: Completions, members: Sequence[Task]) -> None:
-        super().__init__(order)
-        self._members = list(members)
+        super().__init__(order, members)
         open_members = [member for member in self._members if not member.is_complete]
         self._open = len(open_members)
         for member in open_members:
@@ -320,13 +295,13 @@ class WhenAllSettled(Task):
             self.complete(list(self._members))
 
 
-class WhenAny(Task):
+class WhenAny(Group):
     """The first of a group to complete or fail: the result is that task itself (rule 14, TSK-3)."""
 
     __slots__ = ()
 
     def __init__(self, order: Completions, members: Sequence[Task]) -> None:
-        super().__init__(order)
+        super().__init__(order, members)
         done = [member for member in members if member.is_complete]
         if done:
             self.complete(min(done, key=_completion))
@@ -342,13 +317,13 @@ class WhenAny(Task):
 def when_all(tasks: Iterable[Task]) -> Task:
     """A task for all of these; see :class:`WhenAll`. Of nothing: an empty list, at once."""
     members = _members("when_all", tasks)
-    return WhenAll(members[0].order if members else Completions(), members)
+    return WhenAll(_order(members), members)
 
 
 def when_all_settled(tasks: Iterable[Task]) -> Task:
     """A task for all of these that never raises; see :class:`WhenAllSettled`."""
     members = _members("when_all_settled", tasks)
-    return WhenAllSettled(members[0].order if members else Completions(), members)
+    return WhenAllSettled(_order(members), members)
 
 
 def when_any(tasks: Iterable[Task]) -> Task:
@@ -360,18 +335,41 @@ def when_any(tasks: Iterable[Task]) -> Task:
     members = _members("when_any", tasks)
     if not members:
         raise InvalidArgumentError("when_any needs at least one task: of none, none can ever be the first")
-    return WhenAny(members[0].order, members)
+    return WhenAny(_order(members), members)
+
+
+def not_a_task(yielded: object) -> InvalidArgumentError:
+    """The error for an orchestrator that yields something else (rule 6); it names no address, so that each replay says the same."""
+    if isinstance(yielded, list | tuple):
+        return InvalidArgumentError("The orchestrator yielded a list; yield ctx.when_all([...]) for all of them or ctx.when_any([...]) for the first")
+    return InvalidArgumentError(
+        f"The orchestrator yielded a {_shown(yielded)}, which is no task. "
+        "Yield what ctx.call_activity, ctx.create_timer, ctx.wait_for_external_event and the like return"
+    )
 
 
 def _members(name: str, tasks: Iterable[Task]) -> list[Task]:
     if isinstance(tasks, Task) or not isinstance(tasks, Iterable):
-        raise InvalidArgumentError(f"{name} takes a list of tasks, not {type(tasks).__name__}")
+        raise InvalidArgumentError(f"{name} takes a list of tasks, not a {_shown(tasks)}")
     members = list(tasks)
     for member in members:
         if not isinstance(member, Task):
-            raise InvalidArgumentError(f"{name} takes tasks; its list holds a {type(member).__name__}: {member!r}")
+            raise InvalidArgumentError(f"{name} takes tasks; its list holds a {_shown(member)}")
     return members
+
+
+def _order(members: Sequence[Task]) -> Completions:
+    # Groups of nothing belong to no execution; what is open always does.
+    for member in members:
+        if member.completion is None:
+            return member.order
+    return members[0].order if members else Completions()
 
 
 def _completion(task: Task) -> int:
     return task.completion or 0
+
+
+def _shown(value: object) -> str:
+    name = type(value).__name__
+    return f"{name}: {value!r:.100}" if type(value) in (str, int, float, bool) else name

@@ -69,3 +69,15 @@ class Turn:
     custom_status_changed: bool = False
     next_generation: NextGeneration | None = None
     open_activities: int = 0
+
+    def ask(self, event: HistoryEvent) -> None:
+        """The code asked for something: it goes into the history and to whoever carries it out."""
+        self.events.append(event)
+        if isinstance(event, TaskScheduled):
+            self.activities.append(event)
+        elif isinstance(event, TimerCreated):
+            self.timers.append(event)
+        elif isinstance(event, SubOrchestrationCreated):
+            self.children.append(event)
+        elif isinstance(event, EventSent):
+            self.sent_events.append(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -94,9 +95,15 @@ def sqlite_path(url: str) -> Path:
 
 
 def _make_private_file(path: Path) -> None:
+    # A file that is there is not opened: closing it would end every lock that SQLite holds on it for another app of this process.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigurationError("DURABLE_DATABASE", f"sqlite:///{path}", f"a file that this process may create and write ({reason})") from error

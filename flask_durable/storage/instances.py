@@ -210,13 +210,7 @@ class InstanceRows:
         return len(doomed)
 
     def _delete(self, doomed: Sequence[InstanceRecord]) -> None:
-        for record in doomed:
-            self._history.delete(record.instance_id)
-        self._inbox.delete([record.instance_id for record in doomed])
-        self._turns.delete_activities([record.execution_id for record in doomed])
-        self._sql.run_many(
-            "DELETE FROM durable_instance WHERE hub = ? AND instance_id = ?", [(self._hub, record.instance_id) for record in doomed]
-        )
+        self._turns.delete([(record.instance_id, record.execution_id) for record in doomed])
 
     # -- helpers
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from flask_durable.core.events import EventRaised, SubOrchestrationCompleted, SubOrchestrationCreated, SubOrchestrationFailed
 from flask_durable.core.failure import FailureDetails
+from flask_durable.core.status import RuntimeStatus
+from flask_durable.core.status import RuntimeStatus
 from flask_durable.core.times import Micros
 from flask_durable.core.turn import NextGeneration
 from flask_durable.storage.database import Sql
@@ -90,6 +92,14 @@ class TurnRows:
         """Drop the open calls of executions: whoever runs one finds its row gone and drops the result."""
         self._sql.run_many("DELETE FROM durable_activity WHERE hub = ? AND execution_id = ?", [(self._hub, each) for each in execution_ids])
 
+    def delete(self, doomed: Sequence[tuple[str, str]]) -> None:
+        """Delete instances with all they have, given as (instance_id, execution_id)."""
+        for instance_id, _ in doomed:
+            self._history.delete(instance_id)
+        self._inbox.delete([instance_id for instance_id, _ in doomed])
+        self.delete_activities([execution_id for _, execution_id in doomed])
+        self._sql.run_many("DELETE FROM durable_instance WHERE hub = ? AND instance_id = ?", [(self._hub, instance_id) for instance_id, _ in doomed])
+
     def notify_parent(self, record: InstanceRecord, output: str | None, failure: FailureDetails | None, at: Micros) -> bool:
         """Put the outcome of a child into its parent's inbox; False when nobody waits for it."""
         if record.parent_instance_id is None or record.parent_task_id is None:
@@ -150,17 +160,26 @@ class TurnRows:
             self._hub, event.instance_id, event.execution_id, event.name, version, event.input, at, at, parent.instance_id, parent.execution_id,
             event.task_id, trace, False, at,
         )  # fmt: skip
-        if self._sql.run(f"{self._sql.insert_ignore}{_INSERT_CHILD}{self._sql.on_conflict}", row) == 1:
+        for _ in range(2):
+            if self._insert_child(row):
             return
         found = self._sql.row(
-            "SELECT status, execution_id FROM durable_instance WHERE hub = ? AND instance_id = ?", (self._hub, event.instance_id)
+            f"SELECT status, execution_id FROM durable_instance WHERE hub = ? AND instance_id = ?{self._sql.for_update}", (self._hub, event.instance_id)
         )
         if found is not None and found[1] == event.execution_id:
             return
+        if found is not None and RuntimeStatus(found[0]).is_final:
+            # The id of an ended instance is free for a child: a retry runs it anew, a loop calls it again (RTY-5, rule 41).
+            self.delete([(event.instance_id, found[1])])
+            if self._insert_child(row):
+                return
         status = found[0] if found else "gone"
         message = f"An instance with the id {event.instance_id!r} already exists; it is {status}"
         failure = FailureDetails("flask_durable.errors.InstanceExistsError", message)
         self._inbox.put(parent.instance_id, SubOrchestrationFailed(event.task_id, failure), at, execution_id=parent.execution_id)
+
+    def _insert_child(self, row: Sequence[Any]) -> bool:
+        return self._sql.run(f"{self._sql.insert_ignore}{_INSERT_CHILD}{self._sql.on_conflict}", row) == 1
 
     def _send_events(self, commits: Sequence[TurnCommit], at: Micros) -> bool:
         has_any = False

@@ -23,7 +23,7 @@ def write_line(*words: object) -> None:
     """Append a line in one system call: whole or not at all, whoever else writes."""
     ledger = os.open(Path(os.environ["CHAOS_FOLDER"]) / "ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(ledger, (" ".join(map(str, words)) + "\n").encode())
+        os.write(ledger, (" ".join(map(str, (*words, time.monotonic()))) + "\n").encode())
     finally:
         os.close(ledger)
 

@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import chaos_app
+import flask_durable
 
 from flask_durable.core.events import ExecutionCompleted
 from flask_durable.core.execution import ASKED, Execution
@@ -118,6 +119,20 @@ class Snapshot:
     finished: dict[str, str]
 
 
+class Effect(NamedTuple):
+    """A line of the ledger; ``at`` is on the clock of :func:`time.monotonic`, which all processes share."""
+
+    instance_id: str
+    task_id: int
+    token: str
+    pid: int
+    at: float
+
+    @property
+    def call(self) -> tuple[str, int]:
+        return self.instance_id, self.task_id
+
+
 @dataclass
 class Findings:
     """What a check found."""
@@ -148,11 +163,11 @@ class Chaos:
     def environment(self, **more: str) -> dict[str, str]:
         found = {name: value for name, value in os.environ.items() if not name.startswith(("FLASK_", "WERKZEUG_", "OTEL_"))}
         found.update(CHAOS_FOLDER=str(self.folder), CHAOS_CONFIG=json.dumps(self.config), CHAOS_PORT=str(self.port), PYTHONUNBUFFERED="1")
-        found.update(PYTHONPATH=str(self.folder), **more)
+        found.update(PYTHONPATH=os.pathsep.join([str(self.folder), str(Path(flask_durable.__file__).parents[1])]), **more)
         return found
 
-    def begin(self, *words: str, **environment: str) -> Group:
-        group = Group([sys.executable, *words], self.environment(**environment), self.folder / f"log-{len(self.groups)}")
+    def begin(self, *words: str, program: str = sys.executable, **environment: str) -> Group:
+        group = Group([program, *words], self.environment(**environment), self.folder / f"log-{len(self.groups)}")
         self.groups.append(group)
         return group
 
@@ -209,12 +224,12 @@ class Chaos:
         except OSError:
             return False
 
-    def start_over_http(self, count: int, *, steps: int = 2, seconds: float = 0.02, threads: int = 8, prefix: str = "") -> Counter[int]:
+    def start_over_http(self, count: int, *, name: str = "Chain", steps: int = 2, seconds: float = 0.02, threads: int = 8, prefix: str = "") -> Counter[int]:
         """Start many instances from several threads; returns how often each status was answered."""
 
         def start(number: int) -> int:
             named = {"instanceId": f"{prefix}{number}"} if prefix else {}
-            return self.request("POST", f"{PREFIX}/start/Chain", {"input": {"steps": steps, "seconds": seconds}, **named})[0]
+            return self.request("POST", f"{PREFIX}/start/{name}", {"input": {"steps": steps, "seconds": seconds}, **named})[0]
 
         with ThreadPoolExecutor(threads) as pool:
             return Counter(pool.map(start, range(count)))
@@ -265,12 +280,12 @@ class Chaos:
             for table in ("durable_worker", "durable_instance", "durable_activity")
         )
 
-    def ledger(self, word: str) -> list[tuple[str, int, str, int]]:
-        """Lines of the ledger as (instance, task, token, process)."""
+    def ledger(self, word: str) -> list[Effect]:
+        """What the activities have written with that word."""
         path = self.folder / "ledger"
         lines = path.read_text().splitlines() if path.exists() else []
         parts = [line.split(" ") for line in lines]
-        return [(instance_id, int(task_id), token, int(pid)) for verb, instance_id, task_id, token, pid in parts if verb == word]
+        return [Effect(instance_id, int(task_id), token, int(pid), float(at)) for verb, instance_id, task_id, token, pid, at in parts if verb == word]
 
     def snapshot(self) -> Snapshot:
         results = self.rows("SELECT instance_id, generation, task_id, payload FROM durable_history WHERE event_type = 'TaskCompleted'")
@@ -286,12 +301,12 @@ class Chaos:
         histories: dict[str, list[tuple[Any, ...]]] = {}
         for row in self.rows("SELECT instance_id, sequence, event_type, task_id, payload FROM durable_history ORDER BY instance_id, generation, sequence"):
             histories.setdefault(row[0], []).append(row[1:])
-        ended = {(instance_id, task_id): set() for instance_id, task_id, _, _ in self.ledger("began")}
-        for instance_id, task_id, token, _ in self.ledger("ended"):
-            ended[instance_id, task_id].add(token)
+        ended: dict[tuple[str, int], set[str]] = {}
+        for effect in self.ledger("ended"):
+            ended.setdefault(effect.call, set()).add(effect.token)
         for instance in instances:
             self._check_instance(instance, histories.get(instance[0], []), ended, found)
-        began = Counter((instance_id, task_id) for instance_id, task_id, _, _ in self.ledger("began"))
+        began = Counter(effect.call for effect in self.ledger("began"))
         found.counted = sum(1 for instance in instances if instance[1] == "Completed")
         found.lost = expected - found.counted
         found.repeated = sum(count - 1 for count in began.values())
