@@ -228,7 +228,13 @@ class DurableClient:
         return self._wait(instance_id, timeout, "end", lambda status: status.is_final)
 
     def list(
-        self, wanted: InstanceFilter | None = None, *, page_size: int = 100, token: str | None = None, order: Order = Order.NEWEST_FIRST, show_input: bool = True
+        self,
+        wanted: InstanceFilter | None = None,
+        *,
+        page_size: int = 100,
+        token: str | None = None,
+        order: Order = Order.NEWEST_FIRST,
+        show_input: bool = True,
     ) -> StatusPage:
         """One page of the instances that a filter means (QRY-1, QRY-2).
 
@@ -303,7 +309,7 @@ class DurableClient:
         self._run(Suspend(_known_id(instance_id), self._encode(reason, "reason")))
 
     def resume(self, instance_id: str, reason: Any = None) -> None:
-        """Let a suspended instance go on; doing it again is fine (rule 36).
+        """Let a suspended or parked instance go on; doing it again is fine (rule 36).
 
         Raises:
             InstanceNotFoundError: no such instance.

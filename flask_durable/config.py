@@ -170,7 +170,9 @@ def _database(key: str, value: Any) -> Any:
 
 OPTIONS: dict[str, Option] = {
     "DURABLE_DATABASE": Option(
-        None, _database, "Where the state is kept: a URL `sqlite:///path`, `postgresql://…`, `mysql://…`, or a Peewee `Database` of the app's own. Default: `durable.db` in the app's instance folder"
+        None,
+        _database,
+        "Where the state is kept: a URL `sqlite:///path`, `postgresql://…`, `mysql://…`, or a Peewee `Database` of the app's own. Default: `durable.db` in the app's instance folder",
     ),
     "DURABLE_TASK_HUB": Option("default", _hub, "Name of the set of instances; apps with different hubs share a database without seeing each other"),
     "DURABLE_WORKER": Option(None, _optional_boolean, "Whether serving processes run orchestrations. Default: yes, but not when `TESTING` is set"),
@@ -178,8 +180,12 @@ OPTIONS: dict[str, Option] = {
     "DURABLE_URL_PREFIX": Option("/runtime/orchestrations", _prefix, "Path under which the HTTP endpoints live"),
     "DURABLE_BASE_URL": Option(None, _base_url, "Scheme, host and mount path used in generated links. Default: those of the request"),
     "DURABLE_API_KEYS": Option(None, _api_keys, "Keys of which a caller must send one, as `Authorization: Bearer …` or `X-Api-Key`"),
-    "DURABLE_AUTHORIZER": Option(None, _callable_or_none, "Function of `(permission, instance_id)` that says whether the present request may do that"),
-    "DURABLE_ALLOW_ANONYMOUS": Option(False, _boolean, "Serve everybody without a key. Only for networks where everybody may do everything; logged at start"),
+    "DURABLE_AUTHORIZER": Option(
+        None, _callable_or_none, "Function of `(permission, instance_id)` that says whether the present request may do that"
+    ),
+    "DURABLE_ALLOW_ANONYMOUS": Option(
+        False, _boolean, "Serve everybody without a key. Only for networks where everybody may do everything; logged at start"
+    ),
     "DURABLE_MAX_ACTIVITIES": Option(16, _integer(1, 1000), "Activities that run at the same time in one process (threads)"),
     "DURABLE_CACHE_SIZE": Option(1000, _integer(0, 1_000_000), "Live orchestrations kept in memory; 0 replays the history at every turn"),
     "DURABLE_POLL_INTERVAL": Option(0.25, _seconds(0.01, 60), "Longest pause between two looks for work of other processes, in seconds"),
@@ -187,18 +193,34 @@ OPTIONS: dict[str, Option] = {
     "DURABLE_SHUTDOWN_GRACE": Option(5.0, _seconds(0, 3600), "Seconds that running activities get when the process stops"),
     "DURABLE_TURN_TIMEOUT": Option(30.0, _seconds(0.1, 3600), "Longest time the code of an orchestrator may run between two yields, in seconds"),
     "DURABLE_MAX_DELIVERIES": Option(5, _integer(1, 1000), "So many processes may die with the same piece of work before its instance is parked"),
-    "DURABLE_UNKNOWN_ORCHESTRATOR_TIMEOUT": Option(60.0, _seconds(0, 31_536_000), "How long an instance whose orchestrator nobody knows waits before it fails, in seconds"),
-    "DURABLE_NONDETERMINISM": Option("fail", _choice("fail", "park"), "What becomes of an instance whose code no longer fits its history: `fail`, or `park` until the right code is back"),
+    "DURABLE_UNKNOWN_ORCHESTRATOR_TIMEOUT": Option(
+        60.0, _seconds(0, 31_536_000), "How long an instance whose orchestrator nobody knows waits before it fails, in seconds"
+    ),
+    "DURABLE_NONDETERMINISM": Option(
+        "fail",
+        _choice("fail", "park"),
+        "What becomes of an instance whose code no longer fits its history: `fail`, or `park` until the right code is back",
+    ),
     "DURABLE_VERSION": Option(None, _optional_text, "Version given to instances that are started without one"),
     "DURABLE_MAX_PAYLOAD_BYTES": Option(1024 * 1024, _integer(1024, 1024**3), "Largest input, output, result or event, in bytes of JSON"),
     "DURABLE_MAX_PAYLOAD_DEPTH": Option(64, _integer(1, 500), "Deepest nesting of lists and objects in a payload"),
     "DURABLE_MAX_CUSTOM_STATUS_BYTES": Option(16 * 1024, _integer(16, 1024**2), "Largest custom status, in bytes of JSON"),
     "DURABLE_MAX_ACTIONS_PER_TURN": Option(100_000, _integer(1, 10_000_000), "Most calls an orchestrator may make without yielding"),
-    "DURABLE_MAX_HISTORY_EVENTS": Option(1_000_000, _integer(100, 100_000_000), "Longest history of one generation; continue-as-new begins a new one"),
+    "DURABLE_MAX_HISTORY_EVENTS": Option(
+        1_000_000, _integer(100, 100_000_000), "Longest history of one generation; continue-as-new begins a new one"
+    ),
     "DURABLE_RETRY_AFTER": Option(5, _integer(0, 3600), "Seconds in the `Retry-After` header of a start's answer"),
-    "DURABLE_SQLITE_SYNCHRONOUS": Option("FULL", _choice("FULL", "NORMAL"), "SQLite durability; `NORMAL` is faster and may lose the last moments at a power cut"),
-    "DURABLE_DATABASE_TIMEOUT": Option(10.0, _seconds(0.1, 600), "How long a request waits for the database before it is told that it is not available, in seconds"),
-    "DURABLE_OTEL": Option("api", _choice("api", "instrument", "off"), "OpenTelemetry: `api` uses what the app has set up, `instrument` also instruments the app, `off` makes no spans"),
+    "DURABLE_SQLITE_SYNCHRONOUS": Option(
+        "FULL", _choice("FULL", "NORMAL"), "SQLite durability; `NORMAL` is faster and may lose the last moments at a power cut"
+    ),
+    "DURABLE_DATABASE_TIMEOUT": Option(
+        10.0, _seconds(0.1, 600), "How long a request waits for the database before it is told that it is not available, in seconds"
+    ),
+    "DURABLE_OTEL": Option(
+        "api",
+        _choice("api", "instrument", "off"),
+        "OpenTelemetry: `api` uses what the app has set up, `instrument` also instruments the app, `off` makes no spans",
+    ),
 }
 """All keys; docs/configuration.md shows this table, and a test compares the two."""
 

@@ -70,21 +70,28 @@ class DurableGroup(AppGroup):
         try:
             return super().invoke(ctx)
         except DurableError as error:
-            raise click.ClickException(safe(str(error))) from error
+            raise click.ClickException("\n".join(map(safe, str(error).splitlines()))) from error
 
 
-def app_state() -> DurableState:
+def app_state(*, checks_tables: bool = True) -> DurableState:
     """What the extension keeps for the present app.
+
+    Args:
+        checks_tables: make sure that the tables are those that this code works with.
 
     Raises:
         click.ClickException: there is no FlaskDurable on it.
+        SchemaVersionError: the tables do not fit.
     """
     found = current_app.extensions.get(EXTENSION_KEY)
     if found is None:
         raise click.ClickException(
             f"The app {current_app.name!r} has no FlaskDurable. Create one with FlaskDurable(app), or call init_app(app) in the app's factory"
         )
-    return cast(DurableState, found)
+    state = cast(DurableState, found)
+    if checks_tables:
+        state.store.check_schema()
+    return state
 
 
 def note(text: str) -> None:

@@ -14,13 +14,13 @@ db = AppGroup("db", help="Create and upgrade the tables.")
 @db.command("init")
 def init() -> None:
     """Create the tables; where there are some already, bring them up to date."""
-    _bring_up_to_date(app_state())
+    _bring_up_to_date(app_state(checks_tables=False))
 
 
 @db.command("upgrade")
 def upgrade() -> None:
     """Bring the tables up to date; they may be in use."""
-    state = app_state()
+    state = app_state(checks_tables=False)
     if state.store.schema_version() is None:
         raise click.ClickException("There are no durable tables here. Create them with `flask durable db init`")
     _bring_up_to_date(state)

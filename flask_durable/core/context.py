@@ -45,6 +45,12 @@ class Limits:
     history_events: int = 1_000_000
 
 
+class LimitExceededError(DurableError):
+    """An instance asks for more than its limits allow (rule 10)."""
+
+    code = "limit_exceeded"
+
+
 class Recorder(Protocol):
     """Where the context notes what was asked for: the execution."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flask_durable.core import codec
 from flask_durable.core.actions import ASKED, is_same, mismatch, open_activities
-from flask_durable.core.context import Limits, OrchestrationContext
+from flask_durable.core.context import LimitExceededError, Limits, OrchestrationContext
 from flask_durable.core.events import (
     EventRaised,
     ExecutionCompleted,
@@ -38,7 +38,7 @@ from flask_durable.core.status import RuntimeStatus
 from flask_durable.core.tasks import CallTask, Task, TimerTask, not_a_task
 from flask_durable.core.times import Micros
 from flask_durable.core.turn import NextGeneration, Turn
-from flask_durable.errors import DurableError, InvalidArgumentError, NonDeterminismError
+from flask_durable.errors import InvalidArgumentError, NonDeterminismError
 
 logger = logging.getLogger("flask_durable.core")
 
@@ -50,12 +50,6 @@ MAX_WRONG_YIELDS = 100
 
 MAX_CLOSINGS = 10
 """So often abandoned code may catch its closing and yield once more."""
-
-
-class LimitExceededError(DurableError):
-    """An instance asks for more than its limits allow (rule 10)."""
-
-    code = "limit_exceeded"
 
 
 class Execution:

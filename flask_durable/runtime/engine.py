@@ -346,6 +346,12 @@ class Engine:
                 self._conflicted(held, execution, commit)
             else:
                 self._committed(held, execution, commit)
+        for command, outcome in zip(batch.commands, committed.outcomes, strict=True):
+            taken = _controlled(command)
+            if taken is not None and not isinstance(outcome, DurableError):
+                self._holdings.let_go(taken)
+        for instance_id in committed.ended:
+            self._holdings.let_go(instance_id)
         for submission, outcome in zip(step.submissions, committed.outcomes, strict=False):
             submission.answer(outcome)
         for record in committed.started:

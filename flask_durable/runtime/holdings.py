@@ -117,6 +117,15 @@ class Holdings:
         if self._held.get(held.record.instance_id) is held and held.has_work:
             self.ready[held.record.instance_id] = held
 
+    def let_go(self, instance_id: str) -> None:
+        """A command has taken the instance away from this worker: no code of it runs any more; results that have come go to its inbox."""
+        held = self._held.get(instance_id)
+        if held is None or instance_id in self.slow:
+            return
+        del self._held[instance_id]
+        self.ready.pop(instance_id, None)
+        self.foreign.extend(held.results)
+
     def drop(self, held: Held) -> None:
         """Hold an instance no more."""
         instance_id = held.record.instance_id
@@ -140,5 +149,8 @@ class Holdings:
         self._capacity.reset()
 
     def _hold(self, held: Held) -> None:
+        before = self._held.get(held.record.instance_id)
+        if before is not None and before.results:  # it was taken away and came back before its turn
+            self.foreign.extend(before.results)
         # Also without a message: a turn with nothing in it gives the instance back with its true due time.
         self._held[held.record.instance_id] = self.ready[held.record.instance_id] = held

@@ -44,7 +44,7 @@ def is_uwsgi_without_threads() -> bool:
 def on_uwsgi_fork(call: Callable[[], None]) -> None:
     """Have that called in each worker process of uWSGI, which forks without Python's hooks."""
     uwsgi = _uwsgi()
-    if uwsgi is None:
+    if uwsgi is None or not is_uwsgi_master():
         return
     before = getattr(uwsgi, "post_fork_hook", None)
 
@@ -59,7 +59,9 @@ def on_uwsgi_fork(call: Callable[[], None]) -> None:
 def is_loading() -> bool:
     """Whether the app is still being imported or made: what it will register is not known yet."""
     return any(
-        name == "importlib._bootstrap" or (name == "flask.cli" and function == "load_app") or (name == "gunicorn.workers.base" and function == "load_wsgi")
+        name == "importlib._bootstrap"
+        or (name == "flask.cli" and function == "load_app")
+        or (name == "gunicorn.workers.base" and function == "load_wsgi")
         for name, function in _main_frames()
     )
 

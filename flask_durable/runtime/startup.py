@@ -81,7 +81,7 @@ class StartUp:
         role = self._role()
         self.reason = role.reason
         self._loading_until = time.monotonic() + LONGEST_LOADING
-        servers.on_uwsgi_fork(self.after_fork)
+        servers.on_uwsgi_fork(self._on_uwsgi_fork)
         if role.serves:
             self._arm(LOOK_SECONDS if role.is_certain else ARM_SECONDS)
 
@@ -127,6 +127,12 @@ class StartUp:
         elif not self._is_closed and (parent.has_forked or self._role().serves):
             self.reason = "a serving process forked by its server"
             self._arm(AFTER_FORK_SECONDS)
+
+    def _on_uwsgi_fork(self) -> None:
+        if self._process.pid == os.getpid():
+            self.arm()  # without a master, the process that loaded the app is the first worker
+        else:
+            self.after_fork()
 
     def _arm(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self._due)

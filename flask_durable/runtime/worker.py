@@ -49,9 +49,7 @@ class Worker:
         self._runner = ActivityRunner(registry, settings, telemetry, context=activity_context, is_current=store.is_activity_current)
         self._pool: ActivityPool[ActivityWorkItem] = ActivityPool(settings.max_activities, self._run_activity)
         self._ticker = Ticker()
-        self._engine = Engine(
-            store, registry, settings, watchers, worker_id=_new_id(), hand_out=self._pool.submit, on_lost=self._register_anew
-        )
+        self._engine = Engine(store, registry, settings, watchers, worker_id=_new_id(), hand_out=self._pool.submit, on_lost=self._register_anew)
 
     @property
     def worker_id(self) -> str:

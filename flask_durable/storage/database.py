@@ -115,7 +115,13 @@ def _open_postgresql(url: str, timeout: float) -> peewee.Database:
     except ImportError as error:
         raise ConfigurationError("DURABLE_DATABASE", mask_url(url), "with PostgreSQL, install flask-durable[postgres]") from error
     database: peewee.Database = PooledPostgresqlDatabase(
-        url, prefer_psycopg3=True, max_connections=_MAX_CONNECTIONS, timeout=timeout, stale_timeout=300, autoconnect=False, connect_timeout=max(1, int(timeout))
+        url,
+        prefer_psycopg3=True,
+        max_connections=_MAX_CONNECTIONS,
+        timeout=timeout,
+        stale_timeout=300,
+        autoconnect=False,
+        connect_timeout=max(1, int(timeout)),
     )
     return database
 
@@ -307,4 +313,3 @@ def _is_transient(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
-

@@ -13,9 +13,7 @@ from flask_durable.storage.rows import event_row, row_event
 TimerRow = tuple[str, str, int, Micros]
 """instance_id, execution_id, task_id, fire_at."""
 
-_INSERT = (
-    "INSERT INTO durable_message (hub, instance_id, execution_id, visible_at, event_type, task_id, name, payload, extra) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_INSERT = "INSERT INTO durable_message (hub, instance_id, execution_id, visible_at, event_type, task_id, name, payload, extra) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # A Pending instance stays asleep until its start time and a Suspended one until it is resumed: their messages are kept for then.
 _WAKE = (
     "UPDATE durable_instance SET ready_at = CASE WHEN status <> 'Running' OR parked_reason IS NOT NULL THEN ready_at"

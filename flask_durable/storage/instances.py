@@ -136,7 +136,9 @@ class InstanceRows:
         return None, ended
 
     def _terminate(self, record: InstanceRecord, reason: str | None, at: Micros) -> None:
-        self._end(record, RuntimeStatus.TERMINATED, reason, None, [ExecutionTerminated(reason), ExecutionCompleted(RuntimeStatus.TERMINATED, reason)], at)
+        self._end(
+            record, RuntimeStatus.TERMINATED, reason, None, [ExecutionTerminated(reason), ExecutionCompleted(RuntimeStatus.TERMINATED, reason)], at
+        )
 
     def fail(self, command: FailInstance, at: Micros) -> tuple[Outcome, list[str]]:
         """End an instance that cannot be run as Failed."""
@@ -156,22 +158,26 @@ class InstanceRows:
             return InstanceFinishedError(record.instance_id, record.status)
         if record.status is not RuntimeStatus.SUSPENDED:
             self._append(record, [ExecutionSuspended(command.reason)], at)
-            self._set(record, "status = 'Suspended', ready_at = NULL, worker_id = NULL, deliveries = 0, sequence = sequence + 1, updated_at = ?", (at,))
+            self._set(
+                record, "status = 'Suspended', ready_at = NULL, worker_id = NULL, deliveries = 0, sequence = sequence + 1, updated_at = ?", (at,)
+            )
         return None
 
     def resume(self, command: Resume, at: Micros) -> Outcome:
-        """Let a suspended instance go on with what has come meanwhile, in order of arrival."""
+        """Let a suspended or parked instance go on with what has come meanwhile, in order of arrival."""
         record = self._locked(command.instance_id)
         if record is None:
             return InstanceNotFoundError(command.instance_id)
         if record.status.is_final:
             return InstanceFinishedError(record.instance_id, record.status)
-        if record.status is RuntimeStatus.SUSPENDED:
+        if record.status is RuntimeStatus.SUSPENDED or record.parked_reason is not None:
             self._append(record, [ExecutionResumed(command.reason)], at)
             is_new = record.generation == 0 and not record.has_started
             status = RuntimeStatus.PENDING if is_new else RuntimeStatus.RUNNING
             ready_at = self._next_due(record) if record.has_started else max(at, record.start_at or 0) if is_new else at
-            self._set(record, "status = ?, ready_at = ?, sequence = sequence + 1, updated_at = ?", (status.value, ready_at, at))
+            columns = "status = ?, ready_at = ?, sequence = sequence + 1, updated_at = ?, parked_reason = NULL, deliveries = 0, worker_id = NULL"
+            self._set(record, columns, (status.value, ready_at, at))
+            self._turns.deliver_anew(record.execution_id)
         return None
 
     def park(self, command: Park, at: Micros) -> Outcome:

@@ -212,6 +212,7 @@ Command = StartInstance | RaiseEvent | Terminate | Suspend | Resume | Purge | Pu
 Outcome = str | int | None | DurableError
 """What came of a command; an error is a value here, so that one command's failure leaves the batch alone."""
 
+
 def record_of_start(command: StartInstance, at: Micros, worker_id: str) -> InstanceRecord:
     """The instance that a start makes when it is claimed at once by that worker."""
     return InstanceRecord(

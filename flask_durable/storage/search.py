@@ -29,8 +29,9 @@ def conditions(hub: str, wanted: InstanceFilter) -> tuple[str, list[Any]]:
         extra.append(wanted.id_prefix)
     _add_window(wanted, parts, extra)
     for key, value in wanted.tags.items():
-        parts.append(f"tags LIKE ? ESCAPE '{_ESCAPE}'")
-        extra.append(f"%{_escaped(_pair(key, value))}%")
+        # Not LIKE, which folds case on SQLite
+        parts.append("REPLACE(tags, ?, '') <> tags")
+        extra.append(_pair(key, value))
     if wanted.is_parked is not None:
         parts.append(f"parked_reason IS {'NOT ' if wanted.is_parked else ''}NULL")
     return " AND ".join(parts), extra

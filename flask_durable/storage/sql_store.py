@@ -62,7 +62,9 @@ class SqlStore:
         clock: database time on SQLite.
     """
 
-    def __init__(self, target: Any, *, hub: str = "default", sqlite_synchronous: str = "FULL", timeout: float = 10.0, clock: Clock | None = None) -> None:
+    def __init__(
+        self, target: Any, *, hub: str = "default", sqlite_synchronous: str = "FULL", timeout: float = 10.0, clock: Clock | None = None
+    ) -> None:
         database, self.name = open_database(target, sqlite_synchronous=sqlite_synchronous, timeout=timeout)
         self._sql = sql = Sql(database, clock or SystemClock(), timeout)
         self._is_own = isinstance(target, str)

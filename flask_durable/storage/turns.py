@@ -8,7 +8,6 @@ from typing import Any
 from flask_durable.core.events import EventRaised, SubOrchestrationCompleted, SubOrchestrationCreated, SubOrchestrationFailed
 from flask_durable.core.failure import FailureDetails
 from flask_durable.core.status import RuntimeStatus
-from flask_durable.core.status import RuntimeStatus
 from flask_durable.core.times import Micros
 from flask_durable.core.turn import NextGeneration
 from flask_durable.storage.database import Sql
@@ -92,6 +91,11 @@ class TurnRows:
         """Drop the open calls of executions: whoever runs one finds its row gone and drops the result."""
         self._sql.run_many("DELETE FROM durable_activity WHERE hub = ? AND execution_id = ?", [(self._hub, each) for each in execution_ids])
 
+    def deliver_anew(self, execution_id: str) -> None:
+        """Forget how often workers died with the open calls of an execution."""
+        text = "UPDATE durable_activity SET deliveries = 0 WHERE hub = ? AND execution_id = ? AND worker_id IS NULL"
+        self._sql.run(text, (self._hub, execution_id))
+
     def delete(self, doomed: Sequence[tuple[str, str]]) -> None:
         """Delete instances with all they have, given as (instance_id, execution_id)."""
         for instance_id, _ in doomed:
@@ -100,11 +104,19 @@ class TurnRows:
         self.delete_activities([execution_id for _, execution_id in doomed])
         self._sql.run_many("DELETE FROM durable_instance WHERE hub = ? AND instance_id = ?", [(self._hub, instance_id) for instance_id, _ in doomed])
 
+    def forget_deliveries(self, execution_id: str) -> None:
+        """Let the open calls of an execution be tried as if they were new."""
+        self._sql.run(
+            "UPDATE durable_activity SET deliveries = 0 WHERE hub = ? AND execution_id = ? AND worker_id IS NULL", (self._hub, execution_id)
+        )
+
     def notify_parent(self, record: InstanceRecord, output: str | None, failure: FailureDetails | None, at: Micros) -> bool:
         """Put the outcome of a child into its parent's inbox; False when nobody waits for it."""
         if record.parent_instance_id is None or record.parent_task_id is None:
             return False
-        event = SubOrchestrationCompleted(record.parent_task_id, output) if failure is None else SubOrchestrationFailed(record.parent_task_id, failure)
+        event = (
+            SubOrchestrationCompleted(record.parent_task_id, output) if failure is None else SubOrchestrationFailed(record.parent_task_id, failure)
+        )
         return self._inbox.put(record.parent_instance_id, event, at, execution_id=record.parent_execution_id)
 
     def _finish_activities(self, commits: Sequence[TurnCommit]) -> None:
@@ -160,11 +172,11 @@ class TurnRows:
             self._hub, event.instance_id, event.execution_id, event.name, version, event.input, at, at, parent.instance_id, parent.execution_id,
             event.task_id, trace, False, at,
         )  # fmt: skip
-        for _ in range(2):
-            if self._insert_child(row):
+        if self._insert_child(row):
             return
         found = self._sql.row(
-            f"SELECT status, execution_id FROM durable_instance WHERE hub = ? AND instance_id = ?{self._sql.for_update}", (self._hub, event.instance_id)
+            f"SELECT status, execution_id FROM durable_instance WHERE hub = ? AND instance_id = ?{self._sql.for_update}",
+            (self._hub, event.instance_id),
         )
         if found is not None and found[1] == event.execution_id:
             return
@@ -243,4 +255,3 @@ class TurnRows:
     def _expect(self, changed: int, wanted: int) -> None:
         if changed != wanted:
             raise StaleTurnError
-

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import chaos_app
-import flask_durable
 
+import flask_durable
 from flask_durable.core.events import ExecutionCompleted
 from flask_durable.core.execution import ASKED, Execution
 
@@ -82,7 +82,13 @@ class Group:
         self.began = time.monotonic()
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                list(words), env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=log.parent
+                list(words),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=log.parent,
             )
         self.pid = self.process.pid
 
@@ -181,7 +187,9 @@ class Chaos:
         return self.flask("durable", "worker")
 
     def gunicorn(self, *words: str, workers: int = 4) -> Group:
-        return self.begin("-m", "gunicorn", "--workers", str(workers), "--bind", f"127.0.0.1:{self.port}", "--no-control-socket", *words, "chaos_app:app")
+        return self.begin(
+            "-m", "gunicorn", "--workers", str(workers), "--bind", f"127.0.0.1:{self.port}", "--no-control-socket", *words, "chaos_app:app"
+        )
 
     def kill(self, group: Group) -> None:
         self.kills += len(group.pids())
@@ -224,7 +232,9 @@ class Chaos:
         except OSError:
             return False
 
-    def start_over_http(self, count: int, *, name: str = "Chain", steps: int = 2, seconds: float = 0.02, threads: int = 8, prefix: str = "") -> Counter[int]:
+    def start_over_http(
+        self, count: int, *, name: str = "Chain", steps: int = 2, seconds: float = 0.02, threads: int = 8, prefix: str = ""
+    ) -> Counter[int]:
         """Start many instances from several threads; returns how often each status was answered."""
 
         def start(number: int) -> int:
@@ -270,7 +280,9 @@ class Chaos:
 
     def holders(self) -> Counter[str]:
         """How many activity calls each worker holds."""
-        return Counter({str(row[0]): int(row[1]) for row in self.rows("SELECT worker_id, COUNT(*) FROM durable_activity WHERE worker_id IS NOT NULL GROUP BY 1")})
+        return Counter(
+            {str(row[0]): int(row[1]) for row in self.rows("SELECT worker_id, COUNT(*) FROM durable_activity WHERE worker_id IS NOT NULL GROUP BY 1")}
+        )
 
     def held_by(self, worker_ids: Sequence[str]) -> int:
         """How many rows still name one of these workers."""
@@ -299,7 +311,9 @@ class Chaos:
         found = Findings()
         instances = self.rows("SELECT instance_id, status, output, sequence, worker_id, ready_at, name, input, generation FROM durable_instance")
         histories: dict[str, list[tuple[Any, ...]]] = {}
-        for row in self.rows("SELECT instance_id, sequence, event_type, task_id, payload FROM durable_history ORDER BY instance_id, generation, sequence"):
+        for row in self.rows(
+            "SELECT instance_id, sequence, event_type, task_id, payload FROM durable_history ORDER BY instance_id, generation, sequence"
+        ):
             histories.setdefault(row[0], []).append(row[1:])
         ended: dict[tuple[str, int], set[str]] = {}
         for effect in self.ledger("ended"):
@@ -317,7 +331,9 @@ class Chaos:
         self._check_snapshots(snapshots, found)
         return found
 
-    def _check_instance(self, instance: tuple[Any, ...], history: list[tuple[Any, ...]], ended: dict[tuple[str, int], set[str]], found: Findings) -> None:
+    def _check_instance(
+        self, instance: tuple[Any, ...], history: list[tuple[Any, ...]], ended: dict[tuple[str, int], set[str]], found: Findings
+    ) -> None:
         instance_id, status, output, sequence, worker_id, ready_at, _, input_, _ = instance
         broken = found.broken
         if status != "Completed":
@@ -339,7 +355,9 @@ class Chaos:
         if json.loads(output) != [results[task_id] for task_id in scheduled]:
             broken.append(f"{instance_id}: the output is not made of the recorded results")
         broken.extend(
-            f"{instance_id}: the result of task {task_id} was never produced" for task_id, token in results.items() if token not in ended.get((instance_id, task_id), ())
+            f"{instance_id}: the result of task {task_id} was never produced"
+            for task_id, token in results.items()
+            if token not in ended.get((instance_id, task_id), ())
         )
 
     def _check_snapshots(self, snapshots: Sequence[Snapshot], found: Findings) -> None:
@@ -370,10 +388,24 @@ class Chaos:
         """Add a line to the table that the session prints."""
         seconds = time.monotonic() - self.began
         TABLE.append(
-            (scenario, fault, runs, self.kills, expected, found.counted, found.repeated, found.lost, found.doubled, len(found.broken), f"{remark} [{seconds:.1f} s]")
+            (
+                scenario,
+                fault,
+                runs,
+                self.kills,
+                expected,
+                found.counted,
+                found.repeated,
+                found.lost,
+                found.doubled,
+                len(found.broken),
+                f"{remark} [{seconds:.1f} s]",
+            )
         )
 
-    def settle(self, scenario: str, fault: str, expected: int, snapshots: Sequence[Snapshot] = (), *, repeats: int, remark: str = "", runs: int = 1) -> None:
+    def settle(
+        self, scenario: str, fault: str, expected: int, snapshots: Sequence[Snapshot] = (), *, repeats: int, remark: str = "", runs: int = 1
+    ) -> None:
         """Check everything, note it in the table, and fail unless all of it holds.
 
         Args:

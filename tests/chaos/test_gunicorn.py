@@ -59,7 +59,12 @@ def test_gunicorn_loses_nothing_and_does_nothing_twice(chaos, words):
     wait_until(lambda: chaos.finished() == 700, "all are completed")
     wait_until(lambda: chaos.live_workers() == site.children() and len(site.children()) == 4, "the master has replaced it")
     chaos.settle(
-        f"gunicorn {name}", "kill -9 of all, of one", 700, [before, second], repeats=under_way + 64, remark=f"again after {after_all:.2f} s; one: {after_one:.2f} s"
+        f"gunicorn {name}",
+        "kill -9 of all, of one",
+        700,
+        [before, second],
+        repeats=under_way + 64,
+        remark=f"again after {after_all:.2f} s; one: {after_one:.2f} s",
     )
     assert chaos.request("GET", f"{PREFIX}/one-0")[1]["runtimeStatus"] == "Completed"
     assert after_all < 2

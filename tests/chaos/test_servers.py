@@ -72,7 +72,11 @@ def test_a_server_of_one_process_has_one_worker(chaos, server):
 
 def test_commands_start_no_worker(chaos):
     chaos.client.start("Chain", {"steps": 1, "seconds": 0})
-    for words in (["routes"], ["durable", "list"], ["durable", "start", "Chain", "--wait", "--timeout", "2", "--input", '{"steps": 1, "seconds": 0}']):
+    for words in (
+        ["routes"],
+        ["durable", "list"],
+        ["durable", "start", "Chain", "--wait", "--timeout", "2", "--input", '{"steps": 1, "seconds": 0}'],
+    ):
         group = chaos.flask(*words)
         group.wait()
         assert "Traceback" not in group.text()
@@ -141,7 +145,9 @@ def test_each_process_holds_locks_of_its_own_on_the_sqlite_file(chaos, words):
 @pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="the locks of processes cannot be seen here")
 def test_a_second_app_on_the_same_file_leaves_the_locks_of_the_first(chaos):
     code = "import chaos_app, os; chaos_app.make_app(os.environ['CHAOS_FOLDER'], TESTING=True); import waitress; waitress.serve(chaos_app.app, port=int(os.environ['CHAOS_PORT']))"
-    code = code.replace("import chaos_app, os;", "import chaos_app, os; chaos_app.durable.start_worker(); assert chaos_app.durable.client.count() == 0;")
+    code = code.replace(
+        "import chaos_app, os;", "import chaos_app, os; chaos_app.durable.start_worker(); assert chaos_app.durable.client.count() == 0;"
+    )
     pytest.importorskip("waitress")
     group = chaos.begin("-c", code)
     wait_until(chaos.answers, "it serves")

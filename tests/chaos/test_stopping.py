@@ -38,7 +38,9 @@ def test_sigterm_under_load_loses_and_repeats_nothing(chaos, kind):
     wait_until(lambda: chaos.unfinished() == 0, "the other one does the rest", 60)
     late = max((effect.at - at for effect in chaos.ledger("began") if effect.pid in theirs), default=0.0)
     resumed = min(effect.at - at for effect in chaos.ledger("began") if effect.pid == second.pid and effect.at > at)
-    chaos.settle(kind, "SIGTERM", 100, [before], repeats=0, remark=f"ended after {took:.2f} s, last begin at {late:.2f} s, taken over at {resumed:.2f} s")
+    chaos.settle(
+        kind, "SIGTERM", 100, [before], repeats=0, remark=f"ended after {took:.2f} s, last begin at {late:.2f} s, taken over at {resumed:.2f} s"
+    )
     assert late < 0.3
     assert resumed < 0.5
     assert "Traceback" not in first.text()
@@ -94,7 +96,12 @@ def test_a_frozen_worker_is_replaced_and_its_late_commits_are_refused(make_chaos
     before = chaos.snapshot()
     wait_until(lambda: chaos.held_by([old]) == 0, "it is taken for dead")
     took = time.monotonic() - at
-    wait_until(lambda: held & {(row[0], row[1]) for row in chaos.rows("SELECT instance_id, task_id FROM durable_history WHERE event_type = 'TaskCompleted'")}, "the other one has done what it held")
+    wait_until(
+        lambda: (
+            held & {(row[0], row[1]) for row in chaos.rows("SELECT instance_id, task_id FROM durable_history WHERE event_type = 'TaskCompleted'")}
+        ),
+        "the other one has done what it held",
+    )
     assert chaos.unfinished()
     second = chaos.snapshot()
     zombie.process.send_signal(signal.SIGCONT)
@@ -106,6 +113,13 @@ def test_a_frozen_worker_is_replaced_and_its_late_commits_are_refused(make_chaos
     recorded = {row[0].strip('"') for row in chaos.rows("SELECT payload FROM durable_history WHERE event_type = 'TaskCompleted'")}
     refused = [effect for effect in chaos.ledger("ended") if effect.token not in recorded]
     assert {effect.pid for effect in refused} <= {zombie.pid, other.pid}
-    chaos.settle("2 workers, lease 1 s", "SIGSTOP, SIGCONT", 60, [before, second], repeats=2 * 8, remark=f"taken over after {took:.2f} s, {len(refused)} late results refused")
+    chaos.settle(
+        "2 workers, lease 1 s",
+        "SIGSTOP, SIGCONT",
+        60,
+        [before, second],
+        repeats=2 * 8,
+        remark=f"taken over after {took:.2f} s, {len(refused)} late results refused",
+    )
     assert took < 3.5
     assert refused

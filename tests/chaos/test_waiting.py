@@ -9,19 +9,21 @@ from chaos_harness import PREFIX, TABLE, cpu_seconds, resident_bytes, threads_of
 
 COUNT = 10_000
 SECONDS = 10
+ALL_THREADS = 16 + 3 + 3
+"""Activities, ticks; main thread, loop, scheduler: made when they are first needed, and no more."""
 
 
 @pytest.mark.chaos
 def test_ten_thousand_waiting_instances_cost_next_to_nothing(chaos):
     group = chaos.flask_run()
     wait_until(lambda: chaos.live_workers() and chaos.answers(), "it serves")
-    assert chaos.start_over_http(20) == {202: 20}
+    assert chaos.start_over_http(64, seconds=0.1) == {202: 64}
     wait_until(lambda: chaos.unfinished() == 0, "the work is done")
     threads, resident = threads_of(group.pid), resident_bytes(group.pid)
 
     def is_quiet():
         waiting = chaos.value("SELECT COUNT(*) FROM durable_instance WHERE name = 'Await' AND status = 'Running' AND worker_id IS NULL")
-        return waiting == COUNT and threads_of(group.pid) <= threads
+        return waiting == COUNT and threads_of(group.pid) <= ALL_THREADS
 
     began = time.monotonic()
     assert chaos.start_over_http(COUNT, name="Await") == {202: COUNT}
@@ -36,6 +38,6 @@ def test_ten_thousand_waiting_instances_cost_next_to_nothing(chaos):
     assert chaos.request("POST", f"{PREFIX}/{number}/raiseEvent/Go", 1)[0] == 202
     wait_until(lambda: chaos.value("SELECT status FROM durable_instance WHERE instance_id = ?", number) == "Completed", "one of them goes on")
     TABLE.append((f"{COUNT} waiting", "none", 1, 0, COUNT, COUNT, 0, 0, 0, 0, f"{figures}, an event after {time.monotonic() - at:.3f} s"))
-    assert threads_of(group.pid) <= threads
+    assert threads_of(group.pid) <= ALL_THREADS
     assert grown < 60
     assert share < 0.02

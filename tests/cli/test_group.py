@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from flask_durable.cli import durable as group
+from flask_durable.errors import StoreUnavailableError
 
 
 def commands(parent, prefix=()):
@@ -54,3 +55,33 @@ def test_wrong_usage_has_exit_status_2(run):
     assert run("status").exit_code == 2
     assert run("nonsense").exit_code == 2
     assert run("list", "--nonsense").exit_code == 2
+
+
+COMMANDS_ON_INSTANCES = [
+    "list",
+    "status x",
+    "history x",
+    "start Echo",
+    "raise-event x Go",
+    "terminate x",
+    "suspend x",
+    "resume x",
+    "restart x",
+    "purge x",
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS_ON_INSTANCES)
+def test_tables_that_do_not_fit_are_not_touched(run, durable, words):
+    durable.drop_tables()
+    result = run(*words.split())
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: The database does not fit: the durable tables are missing. Run `flask durable db init`\n"
+
+
+def test_an_error_of_several_lines_keeps_them_and_nothing_else(run, shop, monkeypatch):
+    def refuse():
+        raise StoreUnavailableError("The database refused:\n\tconnection \x1b[31mfailed")
+
+    monkeypatch.setattr(shop.extensions["durable"].store, "check_schema", refuse)
+    assert run("list").stderr == "Error: The database refused:\n\\x09connection \\x1b[31mfailed\n"

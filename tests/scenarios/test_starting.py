@@ -87,7 +87,25 @@ def test_one_of_many_racing_starts_wins(durable):  # SCH-2
 
 @pytest.mark.parametrize(
     "instance_id",
-    ["", "x" * 101, "@entity@1", "a/b", "a\\b", "a#b", "a?b", "..", ".", "start", "openapi.json", "docs", " blank", "nul\x00", "line\nfeed", "\ud800", 5],
+    [
+        "",
+        "x" * 101,
+        "@entity@1",
+        "a/b",
+        "a\\b",
+        "a#b",
+        "a?b",
+        "..",
+        ".",
+        "start",
+        "openapi.json",
+        "docs",
+        " blank",
+        "nul\x00",
+        "line\nfeed",
+        "\ud800",
+        5,
+    ],
 )
 def test_bad_and_reserved_ids_are_refused(durable, instance_id):  # B5
     with pytest.raises(InvalidArgumentError):
@@ -116,7 +134,9 @@ def test_bad_options_are_refused(durable, options):  # reliability B4
     assert durable.client.count() == 0
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1: 2}, b"bytes", {1, 2}, datetime(2020, 1, 1), "\ud800", [["x", 1j]]], ids=repr)
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), object(), {1: 2}, b"bytes", {1, 2}, datetime(2020, 1, 1), "\ud800", [["x", 1j]]], ids=repr
+)
 def test_inputs_that_are_no_json_are_refused(durable, value):  # rule 55, B4
     with pytest.raises(InvalidArgumentError, match="The input"):
         durable.client.start("wait_for_go", value)
