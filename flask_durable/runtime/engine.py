@@ -22,7 +22,7 @@ from flask_durable.config import Settings
 from flask_durable.core.events import HistoryEvent
 from flask_durable.core.execution import Execution
 from flask_durable.core.failure import FailureDetails
-from flask_durable.errors import DurableError, StoreUnavailableError, WorkerLostError
+from flask_durable.errors import DurableError, InvalidArgumentError, StoreUnavailableError, WorkerLostError
 from flask_durable.registry import Registry
 from flask_durable.runtime.batches import BATCH, BatchPlanner
 from flask_durable.runtime.capacity import Capacity
@@ -110,7 +110,7 @@ class Engine:
             StoreUnavailableError: the loop did not get to it within the deadline; it will not be carried out then.
         """
         if threading.current_thread() in self._threads:
-            return StoreUnavailableError("The client cannot be used inside an orchestrator: it would act again at every replay. Do it in an activity")
+            return InvalidArgumentError("The client cannot be used inside an orchestrator: it would act again at every replay. Do it in an activity")
         submission = Submission(command)
         self._inbox.put(submission)
         if self._is_stopped:
@@ -156,7 +156,16 @@ class Engine:
         self.wake()
         is_over = self._finished.wait(timeout)
         self._refuse_left_over()
-        return is_over
+        return is_over and self._interrupt_slow()
+
+    def _interrupt_slow(self) -> bool:
+        """End the turns that the loop went on without: they were never committed, and whoever is next runs them from their history."""
+        for held in list(self._holdings.slow.values()):
+            held.is_abandoned = True
+            interrupt(held.thread_id)
+        for thread in self._threads:
+            thread.join(1.0)
+        return not any(thread.is_alive() for thread in self._threads)
 
     # -- the loop
 
@@ -298,6 +307,7 @@ class Engine:
             logger.warning("Orchestrator %s of instance %s has not yielded for %g s; the others go on", record.name, record.instance_id, SLOW_TURN)
             self._running = None
             self._epoch += 1
+            held.thread_id = thread_id
             self._holdings.slow[record.instance_id] = held
             left = max(0.0, self._settings.turn_timeout - SLOW_TURN)
             overdue = threading.Timer(left, self._inbox.put, (Overdue(held, thread_id),))
@@ -318,6 +328,7 @@ class Engine:
 
     def _park(self, held: Held, reason: str) -> None:
         logger.error("Instance %s is parked: %s", held.record.instance_id, reason)
+        self._holdings.foreign.extend(held.results)
         self._holdings.drop(held)
         self._internal.append(Park(held.record.instance_id, reason))
 
@@ -346,14 +357,26 @@ class Engine:
                 self._conflicted(held, execution, commit)
             else:
                 self._committed(held, execution, commit)
+        self._let_go(batch, committed)
+        for submission, outcome in zip(step.submissions, committed.outcomes, strict=False):
+            submission.answer(outcome)
+        self._take(step, committed)
+        self._planner.committed(batch, committed)
+        if batch.claim is None and committed.has_new_work:
+            self._polling.now()
+        if batch.turns or batch.commands or batch.results:
+            self._polling.work_was_done()
+        self._watchers.notify(committed.ended)
+
+    def _let_go(self, batch: Batch, committed: Committed) -> None:
         for command, outcome in zip(batch.commands, committed.outcomes, strict=True):
             taken = _controlled(command)
             if taken is not None and not isinstance(outcome, DurableError):
                 self._holdings.let_go(taken)
         for instance_id in committed.ended:
             self._holdings.let_go(instance_id)
-        for submission, outcome in zip(step.submissions, committed.outcomes, strict=False):
-            submission.answer(outcome)
+
+    def _take(self, step: Step, committed: Committed) -> None:
         for record in committed.started:
             if record.instance_id not in step.fresh:
                 self._holdings.started(record)
@@ -362,12 +385,6 @@ class Engine:
         for item in committed.activities:
             self._capacity.force(1)
             self._holdings.launch(item)
-        self._planner.committed(batch, committed)
-        if batch.claim is None and committed.has_new_work:
-            self._polling.now()
-        if batch.turns or batch.commands or batch.results:
-            self._polling.work_was_done()
-        self._watchers.notify(committed.ended)
 
     def _committed(self, held: Held, execution: Execution, commit: TurnCommit) -> None:
         record, turn = held.record, commit.turn
@@ -430,6 +447,7 @@ class Engine:
         for held, execution, commit in step.turns:
             execution.close()
             self._capacity.give_back(commit.claimed_activities)
+            held.results = [*commit.results, *held.results]
             self._park(held, reason)
         for submission in step.submissions:
             submission.answer(StoreUnavailableError(reason))

@@ -35,6 +35,12 @@ class ActivityPool(Generic[Item]):
         self._threads: set[threading.Thread] = set()
         self._waiting = 0
 
+    @property
+    def busy_count(self) -> int:
+        """Threads that are running an item, or about to look for one."""
+        with self._lock:
+            return len(self._threads) - self._idle
+
     def submit(self, item: Item) -> None:
         """Run an item as soon as a thread is free."""
         with self._lock:

@@ -34,6 +34,8 @@ class Held:
         has_started: whether a turn of this generation has been committed.
         messages: stored messages it has not had yet.
         results: outcomes of activities that ran here, which it has not had yet.
+        is_abandoned: nobody waits for its present turn any more.
+        thread_id: the thread that its present turn keeps busy, once the loop has gone on without it.
     """
 
     record: InstanceRecord
@@ -42,6 +44,7 @@ class Held:
     messages: list[InboxMessage] = field(default_factory=list)
     results: list[ActivityResult] = field(default_factory=list)
     is_abandoned: bool = False
+    thread_id: int = 0
 
     @property
     def has_work(self) -> bool:

@@ -93,7 +93,7 @@ class Worker:
         engine = self._engine
         engine.drain()
         self._give_back(self._pool.drain())
-        is_idle = _wait_until(lambda: engine.busy_count == 0, grace)
+        is_idle = _wait_until(lambda: engine.busy_count + self._pool.busy_count == 0, grace)
         is_over = engine.stop(grace if grace is None else max(1.0, grace))
         self._ticker.stop()
         self._pool.stop()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from flask_durable.core.times import Micros
+from flask_durable.errors import CorruptHistoryError
 from flask_durable.storage.database import Sql
 from flask_durable.storage.inbox import InboxRows
-from flask_durable.storage.interface import ActivityWorkItem, ClaimRequest, Committed, InstanceRecord, OrchestrationWorkItem, Ready
+from flask_durable.storage.interface import ActivityWorkItem, ClaimRequest, Committed, OrchestrationWorkItem, Ready
 from flask_durable.storage.rows import INSTANCE_COLUMNS, instance_record
+
+logger = logging.getLogger("flask_durable.storage")
 
 MESSAGES_PER_TURN = 1000
 """So many messages at most go into one turn; the rest makes the instance ready again."""
@@ -49,20 +53,30 @@ class Claims:
     def take(self, worker_id: str, claim: ClaimRequest, now: Micros, committed: Committed) -> None:
         """Claim within the present transaction; what was claimed goes into ``committed``."""
         if claim.instances > 0:
-            records = self._held(worker_id, claim, now) + self._take_instances(worker_id, claim, now)
-            committed.orchestrations = [
-                OrchestrationWorkItem(record, self._inbox.visible(record.instance_id, now, MESSAGES_PER_TURN)) for record in records
-            ]
-            committed.has_more = len(records) >= claim.instances
+            rows = self._held(worker_id, claim, now) + self._take_instances(worker_id, claim, now)
+            committed.orchestrations = [work for row in rows if (work := self._work(row, now)) is not None]
+            committed.has_more = len(rows) >= claim.instances
         if claim.activities > 0:
             committed.activities = self._take_activities(worker_id, claim)
             committed.has_more |= len(committed.activities) >= claim.activities
 
-    def _held(self, worker_id: str, claim: ClaimRequest, now: Micros) -> list[InstanceRecord]:
-        text = f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE hub = ? AND worker_id = ? AND ready_at <= ? ORDER BY ready_at LIMIT ?"
-        return [instance_record(row) for row in self._sql.rows(text, (self._hub, worker_id, now, claim.instances))]
+    def _work(self, row: tuple[Any, ...], now: Micros) -> OrchestrationWorkItem | None:
+        """The claimed instance with its messages; one that cannot be read is parked, and takes no others along."""
+        try:
+            return OrchestrationWorkItem(instance_record(row), self._inbox.visible(row[0], now, MESSAGES_PER_TURN))
+        except CorruptHistoryError as error:
+            logger.error("Instance %s is parked: %s", row[0], error)
+            self._sql.run(
+                "UPDATE durable_instance SET parked_reason = ?, ready_at = NULL, worker_id = NULL WHERE hub = ? AND instance_id = ?",
+                (str(error), self._hub, row[0]),
+            )
+            return None
 
-    def _take_instances(self, worker_id: str, claim: ClaimRequest, now: Micros) -> list[InstanceRecord]:
+    def _held(self, worker_id: str, claim: ClaimRequest, now: Micros) -> list[tuple[Any, ...]]:
+        text = f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE hub = ? AND worker_id = ? AND ready_at <= ? ORDER BY ready_at LIMIT ?"
+        return self._sql.rows(text, (self._hub, worker_id, now, claim.instances))
+
+    def _take_instances(self, worker_id: str, claim: ClaimRequest, now: Micros) -> list[tuple[Any, ...]]:
         rows = self._free_instances(claim, now, 0, min(SUSPECT_DELIVERIES, claim.max_deliveries), claim.instances)
         if claim.with_suspects and len(rows) < claim.instances:
             rows += self._free_instances(claim, now, SUSPECT_DELIVERIES, claim.max_deliveries, 1)
@@ -72,7 +86,7 @@ class Claims:
                 "UPDATE durable_instance SET worker_id = ?, deliveries = deliveries + 1 WHERE hub = ? AND instance_id = ? AND worker_id IS NULL",
                 (worker_id, self._hub, row[0]),
             ):
-                taken.append(instance_record(row))
+                taken.append(row)
         return taken
 
     def _free_instances(self, claim: ClaimRequest, now: Micros, least: int, below: int, limit: int) -> list[tuple[Any, ...]]:

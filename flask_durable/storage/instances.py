@@ -31,7 +31,7 @@ from flask_durable.storage.interface import (
     Terminate,
     record_of_start,
 )
-from flask_durable.storage.rows import INSTANCE_COLUMNS, dump_failure, dump_map, instance_record
+from flask_durable.storage.rows import INSTANCE_COLUMNS, dump_failure, dump_map, shown_record
 from flask_durable.storage.search import after_position, conditions, ordering
 from flask_durable.storage.turns import TurnRows
 
@@ -59,7 +59,7 @@ class InstanceRows:
     def get(self, instance_id: str) -> InstanceRecord | None:
         """One instance."""
         row = self._sql.row(_SELECT, (self._hub, instance_id))
-        return None if row is None else instance_record(row)
+        return None if row is None else shown_record(row)
 
     def page(self, wanted: InstanceFilter, limit: int, after: PagePosition | None, order: Order) -> InstancePage:
         """One page of a list."""
@@ -67,7 +67,7 @@ class InstanceRows:
         begin, position = after_position(after, order)
         text = f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE {where}{begin}{ordering(order)} LIMIT ?"
         rows = self._sql.rows(text, (*parameters, *position, limit + 1))
-        records = tuple(instance_record(row) for row in rows[:limit])
+        records = tuple(shown_record(row) for row in rows[:limit])
         last = records[-1] if len(rows) > limit else None
         return InstancePage(records, PagePosition(last.created_at, last.instance_id) if last else None)
 
@@ -82,7 +82,7 @@ class InstanceRows:
         text = (
             f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE hub = ? AND worker_id IS NULL AND ready_at <= ?{names} ORDER BY ready_at LIMIT ?"
         )
-        return [instance_record(row) for row in self._sql.rows(text, (self._hub, ready_before, *known, limit))]
+        return [shown_record(row) for row in self._sql.rows(text, (self._hub, ready_before, *known, limit))]
 
     # -- starting
 
@@ -211,7 +211,7 @@ class InstanceRows:
             return 0
         where, parameters = conditions(self._hub, replace(command.filter, statuses=tuple(sorted(wanted))))
         text = f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE {where}{ordering(Order.OLDEST_FIRST)} LIMIT ?{self._sql.skip_locked}"
-        doomed = [instance_record(row) for row in self._sql.rows(text, (*parameters, command.limit))]
+        doomed = [shown_record(row) for row in self._sql.rows(text, (*parameters, command.limit))]
         self._delete(doomed)
         return len(doomed)
 
@@ -222,11 +222,11 @@ class InstanceRows:
 
     def _locked(self, instance_id: str) -> InstanceRecord | None:
         row = self._sql.row(_SELECT + self._sql.for_update, (self._hub, instance_id))
-        return None if row is None else instance_record(row)
+        return None if row is None else shown_record(row)
 
     def _children(self, instance_id: str) -> list[InstanceRecord]:
         text = f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE hub = ? AND parent_instance_id = ?{self._sql.for_update}"
-        return [instance_record(row) for row in self._sql.rows(text, (self._hub, instance_id))]
+        return [shown_record(row) for row in self._sql.rows(text, (self._hub, instance_id))]
 
     def _open_children(self, parent: InstanceRecord) -> list[InstanceRecord]:
         return [child for child in self._children(parent.instance_id) if child.status in LIVE_STATUSES]

@@ -94,6 +94,17 @@ def instance_record(row: Sequence[Any]) -> InstanceRecord:
         raise CorruptHistoryError(instance_id, f"its instance row ({type(error).__name__}: {error})") from error
 
 
+def shown_record(row: Sequence[Any]) -> InstanceRecord:
+    """As :func:`instance_record`, but a damaged row is shown with what can be read: it can be listed, terminated and purged."""
+    try:
+        return instance_record(row)
+    except CorruptHistoryError as error:
+        legible = dict(zip(INSTANCE_COLUMNS.split(", "), row, strict=True))
+        legible |= dict.fromkeys(("failure", "tags", "trace", "carried"))
+        legible["parked_reason"] = legible["parked_reason"] or str(error)
+        return instance_record(tuple(legible.values()))
+
+
 def _started_row(event: ExecutionStarted) -> EventRow:
     extra = {
         "instanceId": event.instance_id,

@@ -144,7 +144,7 @@ class SqlStore:
 
     def reap_workers(self, own_id: str | None, max_deliveries: int) -> list[str]:
         """Take the work of dead workers away from them; returns their ids."""
-        if not self._sql.read(lambda: self._workers.has_dead(own_id)):
+        if not self._sql.read(lambda: self._workers.has_dead(own_id) or self._workers.has_poison(max_deliveries)):
             return []
 
         def reap() -> list[str]:

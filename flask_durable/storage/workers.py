@@ -60,7 +60,10 @@ class WorkerRows:
             raise WorkerLostError(f"Worker {worker_id} is no longer registered")
 
     def release(self, worker_id: str) -> None:
-        """Give back all that the worker holds and delete its row; calls it was not running have not been delivered."""
+        """Give back all that the worker holds and delete its row; nobody died with its calls, so they do not count as delivered."""
+        self._sql.run(
+            "UPDATE durable_activity SET deliveries = deliveries - 1 WHERE hub = ? AND worker_id = ? AND deliveries > 0", (self._hub, worker_id)
+        )
         self._give_back(worker_id)
         self._sql.run("DELETE FROM durable_worker WHERE worker_id = ?", (worker_id,))
 
@@ -85,6 +88,17 @@ class WorkerRows:
         """Whether a look without writing shows a dead worker."""
         now = self._sql.now()
         return any(self._is_dead(row, now) for row in self._others(own_id))
+
+    def has_poison(self, max_deliveries: int) -> bool:
+        """Whether there is work that nobody is given any more and whose instance does not say so yet."""
+        instance = "SELECT 1 FROM durable_instance WHERE hub = ? AND worker_id IS NULL AND ready_at <= ? AND deliveries >= ? LIMIT 1"
+        activity = (
+            "SELECT 1 FROM durable_activity a JOIN durable_instance i ON i.hub = a.hub AND i.instance_id = a.instance_id"
+            " WHERE a.hub = ? AND a.worker_id IS NULL AND a.deliveries >= ? AND i.parked_reason IS NULL LIMIT 1"
+        )
+        if self._sql.row(instance, (self._hub, self._sql.now(), max_deliveries)) is not None:
+            return True
+        return self._sql.row(activity, (self._hub, max_deliveries)) is not None
 
     def park_poison(self, max_deliveries: int) -> None:
         """Park instances that too many workers died with, so that they end in a reason and not in a crash loop (rule 9)."""

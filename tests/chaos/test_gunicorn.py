@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import time
 
 import pytest
@@ -9,9 +12,10 @@ from chaos_harness import PREFIX, wait_until
 
 CASES = [("sync", False), ("sync", True), ("gthread", False), ("gthread", True)]
 NAMES = [f"{kind}{'-preload' if is_preloaded else ''}" for kind, is_preloaded in CASES]
+MARKS = [(), pytest.mark.chaos, pytest.mark.chaos, ()]
 
 
-@pytest.fixture(params=CASES, ids=NAMES)
+@pytest.fixture(params=[pytest.param(case, id=name, marks=marks) for case, name, marks in zip(CASES, NAMES, MARKS, strict=True)])
 def words(request):
     kind, is_preloaded = request.param
     return ["--worker-class", kind, *(["--threads", "4"] if kind == "gthread" else []), *(["--preload"] if is_preloaded else [])]
@@ -69,3 +73,42 @@ def test_gunicorn_loses_nothing_and_does_nothing_twice(chaos, words):
     assert chaos.request("GET", f"{PREFIX}/one-0")[1]["runtimeStatus"] == "Completed"
     assert after_all < 2
     assert after_one < 2
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize(
+    "words", [["--worker-class", "sync"], ["--worker-class", "gthread", "--threads", "4", "--preload"]], ids=["sync", "gthread-preload"]
+)
+def test_gunicorn_survives_the_death_of_one_worker_after_another(make_chaos, words):
+    chaos = make_chaos(DURABLE_MAX_DELIVERIES=1000)
+    site = chaos.gunicorn(*words)
+    wait_until(lambda: len(chaos.live_workers()) == 4, "four workers")
+    lots = random.Random(20260102)
+    assert chaos.start_over_http(500, steps=4, seconds=0.1) == {202: 500}
+    snapshots, repeats = [], 0
+    while chaos.unfinished() and chaos.kills < 40:
+        goal = chaos.completions() + lots.randrange(5, 60)
+        wait_until(lambda goal=goal: chaos.completions() >= goal or not chaos.unfinished(), "the work goes on between kills")
+        wait_until(lambda: len(site.children()) > 2, "the master has made new ones")
+        chaos.kill_one(lots.choice(sorted(site.children())))
+        repeats += 2 * 16
+        snapshots.append(chaos.snapshot())
+    wait_until(lambda: chaos.unfinished() == 0, "all are completed", 60)
+    wait_until(lambda: chaos.live_workers() == site.children() and len(site.children()) == 4, "there are four workers")
+    wait_until(lambda: len(chaos.worker_rows()) == 4, "the dead ones are gone")
+    chaos.settle(f"gunicorn {' '.join(words[1:])}", "kill -9 loop", 500, snapshots, repeats=repeats)
+
+
+@pytest.mark.chaos
+def test_gunicorn_replaces_its_workers_at_hup_and_at_max_requests(chaos):
+    """Each worker ends in order after 50 requests, and at SIGHUP all do: nothing is lost, and nothing happens twice."""
+    site = chaos.gunicorn("--max-requests", "50", "--max-requests-jitter", "10")
+    wait_until(lambda: len(chaos.live_workers()) == 4, "four workers")
+    first = site.children()
+    assert chaos.start_over_http(500, steps=2, seconds=0.1) == {202: 500}
+    before = site.children()
+    os.kill(site.pid, signal.SIGHUP)
+    wait_until(lambda: not before & site.children() and len(chaos.live_workers()) == 4, "new workers")
+    wait_until(lambda: chaos.unfinished() == 0, "all are completed")
+    assert not first & site.children()
+    chaos.settle("gunicorn --max-requests 50", "SIGHUP", 500, repeats=0)

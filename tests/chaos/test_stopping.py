@@ -8,6 +8,8 @@ import time
 import pytest
 from chaos_harness import wait_until
 
+LONG_WORKER = pytest.param("flask durable worker", marks=pytest.mark.chaos)
+
 
 def begin_work(chaos, count, steps, seconds):
     for number in range(count):
@@ -21,7 +23,7 @@ def begin_server(chaos, kind):
     return chaos.gunicorn("--worker-class", kind.partition(" ")[2], "--threads", "2" if "gthread" in kind else "1", workers=2), 2
 
 
-@pytest.mark.parametrize("kind", ["flask durable worker", "gunicorn sync", "gunicorn gthread"])
+@pytest.mark.parametrize("kind", [LONG_WORKER, "gunicorn sync", pytest.param("gunicorn gthread", marks=pytest.mark.chaos)])
 def test_sigterm_under_load_loses_and_repeats_nothing(chaos, kind):
     begin_work(chaos, 100, 3, 0.3)
     first, workers = begin_server(chaos, kind)
@@ -46,6 +48,7 @@ def test_sigterm_under_load_loses_and_repeats_nothing(chaos, kind):
     assert "Traceback" not in first.text()
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("kind", ["flask durable worker", "gunicorn sync"])
 def test_what_outlasts_the_grace_is_given_to_another(make_chaos, kind):
     chaos = make_chaos(DURABLE_SHUTDOWN_GRACE=0.5, DURABLE_MAX_ACTIVITIES=4)

@@ -9,7 +9,7 @@ import pytest
 from chaos_harness import wait_until
 
 UWSGI = Path(sys.executable).with_name("uwsgi")
-pytestmark = pytest.mark.skipif(not UWSGI.exists(), reason="uWSGI is not installed in this environment")
+pytestmark = [pytest.mark.chaos, pytest.mark.skipif(not UWSGI.exists(), reason="uWSGI is not installed in this environment")]
 
 
 def begin(chaos, *words, processes=2):
@@ -30,11 +30,13 @@ def begin(chaos, *words, processes=2):
     )
 
 
-@pytest.mark.parametrize("words", [["--master"], ["--master", "--lazy-apps"], ["--master", "--py-call-uwsgi-fork-hooks"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--master"], ["--master", "--lazy-apps"], ["--master", "--py-call-uwsgi-fork-hooks"], ["--die-on-term"]], ids=" ".join
+)
 def test_each_process_that_serves_has_a_worker(chaos, words):
     group = begin(chaos, "--enable-threads", *words)
     wait_until(lambda: len(chaos.live_workers()) == 2, "two workers without a request")
-    serving = group.children()
+    serving = group.children() if "--master" in words else group.pids()
     assert chaos.live_workers() == serving
     assert chaos.start_over_http(100) == {202: 100}
     wait_until(lambda: chaos.unfinished() == 0, "the work is done")
@@ -56,14 +58,3 @@ def test_work_goes_on_after_kill_9_of_all(chaos, words):
     assert chaos.holders() or not chaos.unfinished()
     wait_until(lambda: chaos.unfinished() == 0, "the work is done")
     chaos.settle(f"uwsgi {' '.join(words)}", "kill -9 of all", 60, [before], repeats=64)
-
-
-def test_without_a_master_the_first_process_has_a_worker_at_once_and_the_others_with_their_first_request(chaos):
-    """uWSGI calls no hook in the others; that it says so nowhere is why the process id is compared at each request."""
-    group = begin(chaos)
-    wait_until(lambda: chaos.live_workers() == {group.pid}, "a worker without a request")
-    wait_until(lambda: chaos.answers() and chaos.live_workers() == group.pids(), "a worker in each process")
-    assert len(group.pids()) == 2
-    assert chaos.start_over_http(100) == {202: 100}
-    wait_until(lambda: chaos.unfinished() == 0, "the work is done")
-    chaos.settle("uwsgi without a master", "none", 100, repeats=0)

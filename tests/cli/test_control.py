@@ -1,16 +1,11 @@
 """start, raise-event, terminate, suspend, resume, restart, purge."""
 
 import json
-import time
 
 import pytest
+from support import has_status, until
 
-
-def wait_until(is_true):
-    deadline = time.monotonic() + 20
-    while not is_true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+from flask_durable import RuntimeStatus
 
 
 def status_of(durable, instance_id):
@@ -139,7 +134,7 @@ class TestControl:
     def test_terminate_reaches_children_unless_told_otherwise(self, run, durable, worker, words, child):
         run("start", "Parent", "--instance-id", "x")
         durable.client.wait_for_start("x", timeout=20)
-        wait_until(lambda: durable.client.get_status("the-child") is not None and status_of(durable, "the-child") == "Running")
+        until(has_status(durable, "the-child", RuntimeStatus.RUNNING))
         assert run("terminate", "x", *words).exit_code == 0
         assert status_of(durable, "x") == "Terminated"
         assert status_of(durable, "the-child") == child

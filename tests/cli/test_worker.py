@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import until
 
 APP = """
 import time
@@ -78,13 +79,6 @@ def process_shop(tmp_path: Path) -> Iterator[Shop]:
     found.close()
 
 
-def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not is_true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def test_no_command_but_worker_does_any_work(process_shop):
     result = process_shop.run("start", "Linger", "--input", "0", "--instance-id", "x", "--wait", "--timeout", "1.5")
     assert (result.returncode, result.stdout) == (1, "")
@@ -108,7 +102,7 @@ def test_a_worker_works_until_a_signal_and_ends_in_order(process_shop, number):
 def test_a_signal_lets_a_running_activity_finish(process_shop):
     worker = process_shop.begin_worker()
     process_shop.run("start", "Linger", "--input", "1.5", "--instance-id", "x")
-    wait_until((process_shop.folder / "began").exists)
+    until((process_shop.folder / "began").exists)
     worker.send_signal(signal.SIGTERM)
     worker.communicate(timeout=30)
     assert worker.returncode == 0
@@ -120,7 +114,7 @@ def test_a_signal_lets_a_running_activity_finish(process_shop):
 def test_a_second_signal_ends_it_at_once(process_shop):
     worker = process_shop.begin_worker()
     process_shop.run("start", "Linger", "--input", "60")
-    wait_until((process_shop.folder / "began").exists)
+    until((process_shop.folder / "began").exists)
     worker.send_signal(signal.SIGTERM)
     began = time.monotonic()
     while worker.poll() is None and time.monotonic() - began < 10:

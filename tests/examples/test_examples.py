@@ -2,98 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from served import EXAMPLES, Server, served
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 FOLDERS = sorted(path.parent.name for path in EXAMPLES.glob("*/app.py"))
 PREFIX = "/runtime/orchestrations"
-
-
-class Server:
-    """An example served by `flask run`, in a process of its own."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.base = f"http://127.0.0.1:{self.port}"
-        self.app = str(EXAMPLES / name / "app.py")
-        self.environment = {**os.environ, "FLASK_DURABLE_DATABASE": f"sqlite:///{folder}/durable.db"}
-        self.log = (folder / "server.log").open("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "flask", "--app", self.app, "run", "--port", str(self.port)],
-            env=self.environment,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-        )
-
-    def wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            assert self.process.poll() is None, self.text()
-            time.sleep(0.05)
-        raise AssertionError(self.text())
-
-    def text(self) -> str:
-        self.log.seek(0)
-        return self.log.read()
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=30)
-        self.log.close()
-
-    def request(self, method: str, url: str, body: Any = None) -> tuple[int, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        asked = urllib.request.Request(url if "://" in url else self.base + url, data, {"Content-Type": "application/json"}, method=method)
-        try:
-            with urllib.request.urlopen(asked, timeout=30) as answer:
-                status, text = answer.status, answer.read()
-        except urllib.error.HTTPError as answer:
-            with answer:
-                status, text = answer.code, answer.read()
-        return status, json.loads(text) if text.startswith((b"{", b"[")) else text
-
-    def until(self, url: str, key: str, value: str) -> Any:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            status, document = self.request("GET", url)
-            assert status == 200, document
-            if document[key] == value:
-                return document
-            time.sleep(0.02)
-        raise AssertionError(f"{key} did not become {value}: {document}\n{self.text()}")
-
-    def durable(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "flask", "--app", self.app, "durable", *words]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
-
-
-@contextlib.contextmanager
-def served(name: str, folder: Path) -> Iterator[Server]:
-    server = Server(name, folder)
-    try:
-        server.wait_until_it_answers()
-        yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module")
