@@ -45,13 +45,22 @@ class ActivityPool(Generic[Item]):
         """Run an item as soon as a thread is free."""
         with self._lock:
             self._waiting += 1
-            needs_thread = self._waiting > self._idle and len(self._threads) < self.size
-            if needs_thread:
-                thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
-                self._threads.add(thread)
+            thread = self._add_thread() if self._waiting > self._idle and len(self._threads) < self.size else None
         self._items.put(item)
-        if needs_thread:
+        if thread is not None:
             thread.start()
+
+    def fill(self) -> None:
+        """Make all threads now, for a pool whose threads are few and always needed."""
+        with self._lock:
+            threads = [self._add_thread() for _ in range(self.size - len(self._threads))]
+        for thread in threads:
+            thread.start()
+
+    def _add_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        self._threads.add(thread)
+        return thread
 
     def drain(self) -> list[Item]:
         """Take back the items that no thread has begun."""
@@ -105,6 +114,11 @@ class _TickThreads(BaseExecutor):  # type: ignore[misc]  # APScheduler has no ty
     def __init__(self) -> None:
         super().__init__()
         self._threads: ActivityPool[tuple[Any, list[Any]]] = ActivityPool(3, self._run, name="durable-tick")
+
+    def start(self, scheduler: Any, alias: str) -> None:
+        """Called by the scheduler when it starts."""
+        super().start(scheduler, alias)
+        self._threads.fill()
 
     def shutdown(self, wait: bool = True) -> None:
         """Let the threads end, and wait for them."""

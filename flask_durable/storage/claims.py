@@ -46,7 +46,7 @@ class Claims:
         is_ready = bool(due) and min(due) <= now
         if not is_ready and claim.activities > 0:
             names, parameters = _named("name", claim.activity_names, claim.unknown_before)
-            text = f"SELECT 1 FROM durable_activity WHERE hub = ? AND worker_id IS NULL AND deliveries < ?{names} LIMIT 1"
+            text = f"SELECT 1 FROM durable_activity WHERE hub = ? AND worker_id IS NULL AND deliveries < ?{names} ORDER BY queued_at LIMIT 1"
             is_ready = self._sql.row(text, (self._hub, claim.max_deliveries, *parameters)) is not None
         return Ready(is_ready, min(due) if due else None)
 

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -42,8 +43,11 @@ def wait_until(is_true: Callable[[], Any], what: str, seconds: float = 30) -> fl
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists and is not a zombie."""
-    return _stat(pid)[0] not in ("", "Z", "X")
+    """Whether any thread of a process lives: a killed one keeps its files, ports and locks until its last thread has ended."""
+    try:
+        return any(_stat(f"{pid}/task/{thread}")[0] not in ("", "Z", "X") for thread in os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return False
 
 
 def threads_of(pid: int) -> int:
@@ -61,12 +65,15 @@ def cpu_seconds(pid: int) -> float:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that is free now, and that no outgoing connection is given between a kill and the restart."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
-def _stat(pid: int) -> tuple[str, int]:
+def _stat(pid: int | str) -> tuple[str, int]:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

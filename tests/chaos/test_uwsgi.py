@@ -55,6 +55,5 @@ def test_work_goes_on_after_kill_9_of_all(chaos, words):
     before = chaos.snapshot()
     group = begin(chaos, "--enable-threads", *words)
     wait_until(lambda: chaos.completions() > len(before.results) and not chaos.held_by(dead), "work goes on by itself")
-    assert chaos.holders() or not chaos.unfinished()
     wait_until(lambda: chaos.unfinished() == 0, "the work is done")
     chaos.settle(f"uwsgi {' '.join(words)}", "kill -9 of all", 60, [before], repeats=64)

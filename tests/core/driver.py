@@ -63,7 +63,7 @@ class Driver:
         self.now += round(after * SECOND)
         turn = self.execution.advance(self.now, events)
         self.turns.append(turn)
-        self.history.extend(Recorded(len(self.history) + 1 + index, turn.at, event) for index, event in enumerate(turn.events))
+        self.history += [Recorded(number, turn.at, event) for number, event in enumerate(turn.events, len(self.history) + 1)]
         return turn
 
     def done(self, task_id: int, value: Any = None) -> Turn:
