@@ -17,7 +17,7 @@ from flask_durable import cli, http
 from flask_durable.cli import invocation
 from flask_durable.client import DurableClient
 from flask_durable.config import Settings, load_settings
-from flask_durable.errors import DurableError, InvalidArgumentError, SchemaVersionError
+from flask_durable.errors import ConfigurationError, DurableError, InvalidArgumentError, SchemaVersionError, StoreUnavailableError
 from flask_durable.registry import Function, Registry
 from flask_durable.runtime import servers
 from flask_durable.runtime.activities import ActivityContext, present_activity
@@ -281,7 +281,10 @@ class AppState:
             worker.wake()
 
     def _prepare_schema(self) -> None:
-        found = self.store.schema_version()
+        try:
+            found = self.store.schema_version()
+        except StoreUnavailableError as error:
+            raise ConfigurationError("DURABLE_DATABASE", self.database_url, f"a database that can be used, which this one cannot: {error}") from error
         if found is None and not invocation.is_schema_command():
             self.store.create_tables()
         elif not invocation.is_schema_command():

@@ -16,7 +16,9 @@ from flask_durable.core.ids import check_instance_id, check_name, check_version,
 from flask_durable.core.mailbox import NOT_GIVEN, EventTask, Mailbox, TimedEventTask
 from flask_durable.core.retry import RetryPolicy
 from flask_durable.core.tasks import (
+    ActivityTask,
     CallTask,
+    ChildTask,
     Completions,
     RetryingTask,
     Task,
@@ -78,6 +80,7 @@ class OrchestrationContext:
         self._order = Completions()
         self._tasks: dict[int, Task] = {}
         self._mailbox = Mailbox()
+        self._made_up_ids: set[int] = set()
         self._last_task_id = 0
         self._uuids = 0
         self._now: Micros = 0
@@ -189,8 +192,10 @@ class OrchestrationContext:
         def create(_attempt: int, first: int) -> CallTask:
             task_id = self._next_id()
             child = given or child_instance_id(self.instance_id, self.execution_id, task_id)
+            if given is None and self._is_replaying:
+                self._made_up_ids.add(task_id)
             event = SubOrchestrationCreated(task_id, name, child, child_execution_id(self.execution_id, task_id), text, version)
-            return self._open_call(event, task_id, first)
+            return self._open_call(event, ChildTask(self._order, first or task_id), task_id)
 
         return self._call(create, retry_policy, "Sub-orchestration")
 
@@ -241,8 +246,18 @@ class OrchestrationContext:
         """The first of these: that task."""
         return when_any(tasks)
 
+    # -- names of Azure's SDK
+
     task_all = when_all
     task_any = when_any
+
+    def call_activity_with_retry(self, name: object, retry_options: RetryPolicy, input_: Any = None) -> Task:
+        """The same as call_activity with a retry policy."""
+        return self.call_activity(name, input_, retry_policy=retry_options)
+
+    def call_sub_orchestrator_with_retry(self, name: object, retry_options: RetryPolicy, input_: Any = None, instance_id: str | None = None) -> Task:
+        """The same as call_sub_orchestrator with a retry policy."""
+        return self.call_sub_orchestrator(name, input_, instance_id=instance_id, retry_policy=retry_options)
 
     # -- the instance itself
 
@@ -280,10 +295,10 @@ class OrchestrationContext:
 
     def _schedule(self, name: str, text: str | None, attempt: int, first: int) -> CallTask:
         task_id = self._next_id()
-        return self._open_call(TaskScheduled(task_id, name, text, attempt, first or task_id), task_id, first)
+        first = first or task_id
+        return self._open_call(TaskScheduled(task_id, name, text, attempt, first), ActivityTask(self._order, first), task_id)
 
-    def _open_call(self, event: HistoryEvent, task_id: int, first: int) -> CallTask:
-        task = CallTask(self._order, first or task_id)
+    def _open_call(self, event: HistoryEvent, task: CallTask, task_id: int) -> CallTask:
         self._tasks[task_id] = task
         self._recorder.note(event)
         return task

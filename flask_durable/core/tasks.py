@@ -149,6 +149,18 @@ class CallTask(Task):
         self.task_id = task_id
 
 
+class ActivityTask(CallTask):
+    """A call of an activity."""
+
+    __slots__ = ()
+
+
+class ChildTask(CallTask):
+    """A run of a child orchestration."""
+
+    __slots__ = ()
+
+
 class CancellableTask(Task):
     """A task that the orchestrator can call off: a timer or a wait for an event."""
 

@@ -175,7 +175,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path):  # Bad input
     file.write_text("this is a letter, not a database" * 100)
     app = Flask("shop", instance_path=str(tmp_path))
     app.config.update(TESTING=True, DURABLE_DATABASE=f"sqlite:///{file}")
-    with pytest.raises(StoreUnavailableError, match="not a database"):
+    with pytest.raises(ConfigurationError, match="not a database"):
         FlaskDurable(app)
     assert file.read_text().startswith("this is a letter")
 
