@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import ipaddress
 import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+
+from flask_durable.keys import ApiKey, Permission, find_key, parse_keys
+
+__all__ = [
+    "Authorizer",
+    "Caller",
+    "Permission",
+    "Policy",
+    "Refusal",
+    "admit",
+    "authorize",
+    "is_cross_site",
+    "is_direct_local",
+    "is_loopback_host",
+    "key_of",
+    "make_policy",
+]
 
 Authorizer = Callable[..., bool]
-
-
-class Permission(StrEnum):
-    """What an operation needs; the first argument of ``DURABLE_AUTHORIZER``."""
-
-    READ = "read"
-    START = "start"
-    EVENT = "event"
-    CONTROL = "control"
-    PURGE = "purge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +68,26 @@ class Policy:
     """The rules of one app.
 
     Args:
-        key_hashes: SHA-256 of each key; the keys themselves are not kept.
+        keys: the API keys, as hashes; the keys themselves are not kept.
         authorizer: the app's own decision, None when it has none.
         is_open: whether everybody is served.
     """
 
-    key_hashes: tuple[bytes, ...]
+    keys: tuple[ApiKey, ...]
     authorizer: Authorizer | None
     is_open: bool
 
     @property
     def is_local_only(self) -> bool:
         """Whether only direct requests from this machine are served."""
-        return not (self.key_hashes or self.authorizer or self.is_open)
+        return not (self.keys or self.authorizer or self.is_open)
 
 
-def make_policy(api_keys: Iterable[str], authorizer: Authorizer | None, *, is_open: bool) -> Policy:
-    """The policy for these keys, this authorizer, and whether everybody is served."""
-    return Policy(tuple(_hash(key) for key in api_keys), authorizer, is_open)
+def make_policy(api_keys: Iterable[ApiKey | str], authorizer: Authorizer | None, *, is_open: bool) -> Policy:
+    """The policy for these keys (a text is a key that may do everything), this authorizer, and whether everybody is served."""
+    given = list(api_keys)
+    plain = iter(parse_keys([each for each in given if isinstance(each, str)]))
+    return Policy(tuple(each if isinstance(each, ApiKey) else next(plain) for each in given), authorizer, is_open)
 
 
 def admit(policy: Policy, caller: Caller, *, accepts_basic: bool = False) -> Refusal | None:
@@ -93,7 +99,7 @@ def admit(policy: Policy, caller: Caller, *, accepts_basic: bool = False) -> Ref
         accepts_basic: take a key as the password of HTTP Basic too. Only for pages: a browser repeats Basic credentials by itself, also
             when another site makes it write, and has no other way to send a key when somebody opens a page.
     """
-    if policy.key_hashes:
+    if policy.keys:
         return _check_key(policy, caller, accepts_basic)
     if policy.is_local_only and not is_direct_local(caller):
         return _NOT_LOCAL
@@ -102,12 +108,25 @@ def admit(policy: Policy, caller: Caller, *, accepts_basic: bool = False) -> Ref
     return None
 
 
-def authorize(policy: Policy, permission: Permission, instance_id: str | None) -> Refusal | None:
-    """Ask the app's authorizer; None when it agrees or there is none.
+def key_of(policy: Policy, caller: Caller, *, accepts_basic: bool = False) -> ApiKey | None:
+    """The key that a request came with, when it is a valid one; see :func:`admit`."""
+    return find_key(policy.keys, _given_keys(caller.headers, accepts_basic)) if policy.keys else None
+
+
+def authorize(policy: Policy, permission: Permission, instance_id: str | None, key: ApiKey | None = None) -> Refusal | None:
+    """Whether the caller's key holds the permission and the app's authorizer agrees; None when they do.
+
+    Args:
+        policy: the rules of the app.
+        permission: what the operation needs.
+        instance_id: the instance that it is about, None when it is about many or a new one.
+        key: the key that the request came with.
 
     Raises:
         TypeError: the authorizer answered with something else than True, False or None.
     """
+    if policy.keys and (key is None or permission not in key.permissions):
+        return Refusal(403, "forbidden", f"This API key may not do this: the permission {permission.value!r} is needed")
     if policy.authorizer is None:
         return None
     answer = policy.authorizer(permission, instance_id)
@@ -189,7 +208,7 @@ def _tells_of_a_proxy(header: str) -> bool:
 
 def _check_key(policy: Policy, caller: Caller, accepts_basic: bool) -> Refusal | None:
     given = _given_keys(caller.headers, accepts_basic)
-    if any(_is_known(policy, key) for key in given):
+    if find_key(policy.keys, given) is not None:
         return None
     said = "The API key is not valid" if given else "An API key is needed: send it as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'"
     challenge = 'Basic realm="flask-durable", charset="UTF-8"' if accepts_basic else 'Bearer realm="flask-durable"'
@@ -207,16 +226,6 @@ def _given_keys(headers: Mapping[str, str], accepts_basic: bool) -> list[str]:
         except (binascii.Error, ValueError):
             keys.append("")
     return keys
-
-
-def _is_known(policy: Policy, key: str) -> bool:
-    hashed = _hash(key)
-    # Summed, so that the time does not tell which key fits
-    return sum(hmac.compare_digest(hashed, known) for known in policy.key_hashes) > 0
-
-
-def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 _HOST = re.compile(r"(\[[0-9a-f:.%]+\]|[^:\[\]\s]+)(?::([0-9]{0,5}))?")

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from flask_durable.config import Settings
 from flask_durable.core import codec
-from flask_durable.core.events import ExecutionCompleted, Recorded, SubOrchestrationCompleted, TaskCompleted
-from flask_durable.core.failure import FailureDetails
-from flask_durable.core.ids import check_instance_id, check_name
+from flask_durable.core.ids import check_dedup_key, check_instance_id, check_name, check_version
+from flask_durable.core.signature import orchestrator_signature
 from flask_durable.core.status import RuntimeStatus
-from flask_durable.core.times import Micros, from_micros, to_micros
-from flask_durable.errors import DurableError, InstanceNotFinishedError, InstanceNotFoundError, InvalidArgumentError, WaitTimeoutError
+from flask_durable.core.tags import check_tags
+from flask_durable.core.times import Micros, to_micros
+from flask_durable.errors import (
+    CorruptHistoryError,
+    DurableError,
+    InstanceNotFailedError,
+    InstanceNotFinishedError,
+    InstanceNotFoundError,
+    InvalidArgumentError,
+    WaitTimeoutError,
+)
+from flask_durable.logs import get_logger
+from flask_durable.queries import Queries, known_id
 from flask_durable.registry import Registry
+from flask_durable.statuses import OrchestrationStatus, status_of
 from flask_durable.storage.interface import (
     Command,
-    HistoryPage,
     IfExists,
     InstanceFilter,
-    InstanceRecord,
     Order,
     Outcome,
-    PagePosition,
     Purge,
     PurgeBy,
     RaiseEvent,
     Resume,
+    Rewind,
     StartInstance,
     Store,
     Suspend,
@@ -42,52 +48,15 @@ from flask_durable.storage.interface import (
 from flask_durable.telemetry import Telemetry
 from flask_durable.watchers import Watchers
 
-MAX_PAGE_SIZE = 1000
-MAX_TAGS = 50
-MAX_TAG_LENGTH = 256
+logger = get_logger("flask_durable.client")
+
 _PURGE_BATCH = 500
+_RECHECK = 1.0
+"""Seconds after which a wait looks at the database all the same: a process without a worker may have terminated the instance."""
+_REWIND_PAGE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class OrchestrationStatus:
-    """What is known of an instance.
-
-    ``output`` is the returned value of a completed one, the failure's text of a failed one, the reason of a terminated one.
-    """
-
-    instance_id: str
-    name: str
-    runtime_status: RuntimeStatus
-    input: Any
-    output: Any
-    custom_status: Any
-    created_time: datetime
-    last_updated_time: datetime
-    completed_time: datetime | None
-    failure_details: FailureDetails | None
-    parent_instance_id: str | None
-    version: str | None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    scheduled_start_time: datetime | None = None
-    restarted_from: str | None = None
-    parked_reason: str | None = None
-    history: tuple[Recorded, ...] | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the instance has ended."""
-        return self.runtime_status.is_final
-
-
-@dataclass(frozen=True, slots=True)
-class StatusPage:
-    """One page of a list; ``token`` leads to the next page and is None on the last."""
-
-    items: tuple[OrchestrationStatus, ...]
-    token: str | None
-
-
-class DurableClient:
+class DurableClient(Queries):
     """Starts, watches and controls the instances of one app.
 
     Args:
@@ -98,12 +67,10 @@ class DurableClient:
     def __init__(
         self, store: Store, *, execute: Callable[[Command], Outcome], registry: Registry, settings: Settings, watchers: Watchers, telemetry: Telemetry
     ) -> None:
-        self._store = store
+        super().__init__(store, registry, telemetry)
         self._execute = execute
-        self._registry = registry
         self._settings = settings
         self._watchers = watchers
-        self._telemetry = telemetry
 
     # -- starting
 
@@ -122,10 +89,10 @@ class DurableClient:
 
         Args:
             orchestrator: the function or its registered name.
-            input: any JSON value.
+            input: a value of any kind in docs/values.md; it has to fit the type that an orchestrator registered here declares.
             instance_id: an id of your own; otherwise one is made.
             start_at: not before this moment (naive: UTC).
-            version: its version; otherwise ``DURABLE_VERSION``.
+            version: its version; otherwise that of the function, else ``DURABLE_VERSION``, else the newest that the name is registered for (rule 49).
             tags: a small string map, shown and searchable.
             if_exists: when the id is in use: ``"error"``, ``"return"`` the existing id, or ``"replaceFinished"`` (SCH-2).
 
@@ -134,14 +101,15 @@ class DurableClient:
             InvalidArgumentError: an argument is wrong; the message says which and what is allowed.
         """
         name = check_name("orchestrator", self._registry.name_of(orchestrator))
+        version = check_version(version) if version is not None else self._default_version(orchestrator)
         with self._telemetry.management_span("StartOrchestration", {"orchestrator": name, "instance_id": instance_id}) as span:
             command = StartInstance(
                 instance_id=check_instance_id(instance_id) if instance_id is not None else uuid.uuid4().hex,
                 execution_id=uuid.uuid4().hex,
                 name=name,
-                input=self._encode(input, "input"),
-                version=_check_version(version) if version is not None else self._settings.version,
-                tags=_check_tags(tags),
+                input=self._encode_input(orchestrator, name, version, input),
+                version=version,
+                tags=check_tags(tags),
                 trace=self._telemetry.capture(),
                 start_at=_moment("start_at", start_at),
                 if_exists=_if_exists(if_exists),
@@ -154,6 +122,8 @@ class DurableClient:
     def restart(self, instance_id: str, *, new_instance_id: bool = True) -> str:
         """Start a finished instance again with its name, input, version and tags; returns the id (rule 47, MGT-4).
 
+        What was a child runs on its own this time: its parent has had its outcome.
+
         Args:
             instance_id: the finished instance.
             new_instance_id: False runs it under the same id, in place of the old one.
@@ -165,43 +135,50 @@ class DurableClient:
         record = self._record(instance_id)
         if not record.status.is_final:
             raise InstanceNotFinishedError(instance_id, record.status, "restart")
-        command = StartInstance(
-            instance_id=uuid.uuid4().hex if new_instance_id else instance_id,
-            execution_id=uuid.uuid4().hex,
-            name=record.name,
-            input=record.input,
-            version=record.version,
-            tags=record.tags,
-            trace=self._telemetry.capture(),
-            if_exists=IfExists.ERROR if new_instance_id else IfExists.REPLACE_FINISHED,
-            restarted_from=instance_id,
-            is_id_generated=new_instance_id,
-        )
-        return str(self._run(command))
+        with self._telemetry.management_span("RestartOrchestration", {"instance_id": instance_id}, linked_to=record.trace) as span:
+            command = StartInstance(
+                instance_id=uuid.uuid4().hex if new_instance_id else instance_id,
+                execution_id=uuid.uuid4().hex,
+                name=record.name,
+                input=record.input,
+                version=record.version,
+                tags=record.tags,
+                trace=self._telemetry.capture() or record.trace,
+                if_exists=IfExists.ERROR if new_instance_id else IfExists.REPLACE_FINISHED,
+                restarted_from=instance_id,
+                is_id_generated=new_instance_id,
+            )
+            started = str(self._run(command))
+            span.set("response.instance_id", started)
+            return started
+
+    def start_and_wait(
+        self,
+        orchestrator: object,
+        input: Any = None,
+        *,
+        timeout: float,
+        instance_id: str | None = None,
+        start_at: datetime | None = None,
+        version: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        if_exists: str = IfExists.ERROR,
+    ) -> OrchestrationStatus:
+        """Start an instance and wait until it has ended, however (SCH-6); the arguments are those of :meth:`start`.
+
+        Raises:
+            WaitTimeoutError: the time is over; the instance goes on, and the error has its ``instance_id``.
+            InstanceNotFoundError: it was purged before anybody could look.
+            InvalidArgumentError: called inside a transaction; nothing was started.
+        """
+        self._refuse_in_transaction("end")
+        started = self.start(orchestrator, input, instance_id=instance_id, start_at=start_at, version=version, tags=tags, if_exists=if_exists)
+        status = self.wait_for_completion(started, timeout=timeout)
+        if status is None:
+            raise InstanceNotFoundError(started)
+        return status
 
     # -- watching
-
-    def get_status(
-        self, instance_id: str, *, show_input: bool = True, show_history: bool = False, show_history_output: bool = False
-    ) -> OrchestrationStatus | None:
-        """The status of an instance, or None when there is none.
-
-        Args:
-            instance_id: the instance.
-            show_input: include the input.
-            show_history: include the history.
-            show_history_output: include outputs and results in the history.
-        """
-        with self._telemetry.management_span("GetStatus", {"instance_id": instance_id}) as span:
-            record = self._store.get_instance(instance_id)
-            if record is None:
-                return None
-            span.set("response.runtime_status", record.status)
-            history = None
-            if show_history:
-                events = self._store.load_history(record.instance_id, record.generation)
-                history = tuple(events if show_history_output else map(without_output, events))
-            return _status(record, show_input=show_input, history=history)
 
     def wait_for_start(self, instance_id: str, *, timeout: float) -> OrchestrationStatus | None:
         """Wait until the instance is no longer Pending (SCH-6).
@@ -212,6 +189,7 @@ class DurableClient:
 
         Raises:
             WaitTimeoutError: the time is over; the instance is unaffected.
+            InvalidArgumentError: called inside a transaction of the caller's on the same database.
         """
         return self._wait(instance_id, timeout, "start", lambda status: status is not RuntimeStatus.PENDING)
 
@@ -224,69 +202,29 @@ class DurableClient:
 
         Raises:
             WaitTimeoutError: the time is over; the instance is unaffected.
+            InvalidArgumentError: called inside a transaction of the caller's on the same database.
         """
         return self._wait(instance_id, timeout, "end", lambda status: status.is_final)
 
-    def list(
-        self,
-        wanted: InstanceFilter | None = None,
-        *,
-        page_size: int = 100,
-        token: str | None = None,
-        order: Order = Order.NEWEST_FIRST,
-        show_input: bool = True,
-    ) -> StatusPage:
-        """One page of the instances that a filter means (QRY-1, QRY-2).
-
-        Args:
-            wanted: which instances; all by default.
-            page_size: 1 to 1000.
-            token: the token of the page before.
-            order: by creation time.
-            show_input: include inputs.
-
-        Raises:
-            InvalidArgumentError: a bad page size or token.
-        """
-        if not 1 <= page_size <= MAX_PAGE_SIZE:
-            raise InvalidArgumentError(f"A page has 1 to {MAX_PAGE_SIZE} items, not {page_size}")
-        page = self._store.list_instances(
-            wanted or InstanceFilter(), limit=page_size, after=_read_token(token, order) if token else None, order=order
-        )
-        items = tuple(_status(record, show_input=show_input) for record in page.records)
-        return StatusPage(items, _make_token(page.next_position, order) if page.next_position else None)
-
-    def list_ids(
-        self, wanted: InstanceFilter | None = None, *, page_size: int = 100, token: str | None = None, order: Order = Order.NEWEST_FIRST
-    ) -> tuple[tuple[str, ...], str | None]:
-        """As :meth:`list`, but ids only, with the token of the next page."""
-        page = self.list(wanted, page_size=page_size, token=token, order=order, show_input=False)
-        return tuple(item.instance_id for item in page.items), page.token
-
-    def count(self, wanted: InstanceFilter | None = None) -> int:
-        """How many instances a filter means."""
-        return self._store.count_instances(wanted or InstanceFilter())
-
-    def history(self, instance_id: str, *, page_size: int = 1000, after: int = 0) -> HistoryPage:
-        """Events of the present generation, in order, after that sequence number (QRY-4).
-
-        Raises:
-            InstanceNotFoundError: no such instance.
-        """
-        record = self._record(instance_id)
-        return self._store.history_page(instance_id, record.generation, after=after, limit=page_size)
-
     # -- controlling
 
-    def raise_event(self, instance_id: str, name: str, data: Any = None) -> None:
+    def raise_event(self, instance_id: str, name: str, data: Any = None, *, dedup_key: str | None = None) -> None:
         """Deliver an external event; it is kept until the orchestrator waits for it (rule 20).
+
+        Args:
+            instance_id: the instance.
+            name: the event's name, whatever its case.
+            data: any JSON value.
+            dedup_key: the same key a second time means the same event again: it is accepted and dropped, as long as the instance is kept,
+                also when it has ended meanwhile (rule 23). Without a key each call is an event of its own.
 
         Raises:
             InstanceNotFoundError: no such instance.
             InstanceFinishedError: it has ended.
         """
         with self._telemetry.management_span("RaiseEvent", {"instance_id": instance_id, "event_name": name}):
-            self._run(RaiseEvent(_known_id(instance_id), check_name("event", name), self._encode(data, "event data")))
+            key = None if dedup_key is None else check_dedup_key(dedup_key)
+            self._run(RaiseEvent(known_id(instance_id), check_name("event", name), self._encode(data, "event data"), key))
 
     def terminate(self, instance_id: str, reason: Any = None, *, recursive: bool = True) -> None:
         """End an instance, and its open children when recursive (rule 38).
@@ -297,25 +235,78 @@ class DurableClient:
         """
         shown = reason if isinstance(reason, str) else None
         with self._telemetry.management_span("Terminate", {"instance_id": instance_id, "terminate.reason": shown}):
-            self._run(Terminate(_known_id(instance_id), self._encode(reason, "reason"), recursive))
+            self._run(Terminate(known_id(instance_id), self._encode(reason, "reason"), recursive))
 
-    def suspend(self, instance_id: str, reason: Any = None) -> None:
+    def suspend(self, instance_id: str, reason: Any = None, *, recursive: bool = False) -> None:
         """Hold an instance: no code of it runs until it is resumed; doing it again is fine (rule 36).
 
+        Args:
+            instance_id: the instance.
+            reason: why; kept in the history.
+            recursive: hold its open children at every depth too; otherwise they go on (rule 37).
+
         Raises:
             InstanceNotFoundError: no such instance.
             InstanceFinishedError: it has ended.
         """
-        self._run(Suspend(_known_id(instance_id), self._encode(reason, "reason")))
+        self._run(Suspend(known_id(instance_id), self._encode(reason, "reason"), recursive))
 
-    def resume(self, instance_id: str, reason: Any = None) -> None:
+    def resume(self, instance_id: str, reason: Any = None, *, recursive: bool = False) -> None:
         """Let a suspended or parked instance go on; doing it again is fine (rule 36).
 
+        Args:
+            instance_id: the instance.
+            reason: why; kept in the history.
+            recursive: let its children go on too, at every depth, whoever has suspended them (rule 37).
+
         Raises:
             InstanceNotFoundError: no such instance.
             InstanceFinishedError: it has ended.
         """
-        self._run(Resume(_known_id(instance_id), self._encode(reason, "reason")))
+        self._run(Resume(known_id(instance_id), self._encode(reason, "reason"), recursive))
+
+    def rewind(self, instance_id: str, reason: Any = None) -> None:
+        """Let a failed instance run on from where it was sound (REW-1 to REW-5; docs/rewind.md says what is done again and what is kept).
+
+        Args:
+            instance_id: the instance.
+            reason: why; kept in the history.
+
+        Raises:
+            InstanceNotFoundError: no such instance.
+            InstanceNotFailedError: it is not Failed.
+            CorruptHistoryError: its history, or that of a failed child it waits for, cannot be read; nothing was changed.
+        """
+        with self._telemetry.management_span("Rewind", {"instance_id": instance_id}):
+            self._run(Rewind(known_id(instance_id), self._encode(reason, "reason")))
+
+    def rewind_by(self, wanted: InstanceFilter, reason: Any = None) -> int:
+        """Rewind all failed instances that a filter means, each in a transaction of its own; returns how many (rule 46).
+
+        Each is rewound once: one that fails again meanwhile stays Failed. One whose history cannot be read is left out, with a warning.
+        """
+        if wanted.statuses and RuntimeStatus.FAILED not in wanted.statuses:
+            return 0
+        wanted = replace(wanted, statuses=(RuntimeStatus.FAILED,))
+        text, total, position = self._encode(reason, "reason"), 0, None
+        with self._telemetry.management_span("Rewind") as span:
+            while True:
+                page = self._store.list_instances(wanted, limit=_REWIND_PAGE, after=position, order=Order.OLDEST_FIRST)
+                total += sum(self._rewind_listed(record.instance_id, text) for record in page.records)
+                position = page.next_position
+                if position is None:
+                    span.set("response.rewound", total)
+                    return total
+
+    def _rewind_listed(self, instance_id: str, reason: str | None) -> bool:
+        try:
+            self._run(Rewind(instance_id, reason))
+        except (InstanceNotFailedError, InstanceNotFoundError):
+            return False  # rewound together with its parent, or by somebody else
+        except CorruptHistoryError as error:
+            logger.warning("Instance %s is not rewound: %s", instance_id, error)
+            return False
+        return True
 
     def purge(self, instance_id: str, *, recursive: bool = False) -> int:
         """Delete an ended instance with its history; returns the number deleted.
@@ -329,18 +320,27 @@ class DurableClient:
             InstanceNotFinishedError: it has not ended yet.
         """
         with self._telemetry.management_span("Purge", {"instance_id": instance_id}) as span:
-            deleted = int(self._run(Purge(_known_id(instance_id), recursive)) or 0)
+            deleted = int(self._run(Purge(known_id(instance_id), recursive)) or 0)
             span.set("response.deleted", deleted)
             return deleted
 
-    def purge_by(self, wanted: InstanceFilter) -> int:
-        """Delete all ended instances that a filter means, in small transactions; returns the number deleted (MGT-6)."""
+    def purge_by(self, wanted: InstanceFilter, *, recursive: bool = False, timeout: float | None = None) -> int:
+        """Delete all ended instances that a filter means, in small transactions; returns the number deleted (MGT-6).
+
+        An instance whose parent still runs is deleted too: its result is in the parent's inbox already (rule 43).
+
+        Args:
+            wanted: which instances; those that have not ended are left out.
+            recursive: delete their ended children too, at every depth.
+            timeout: seconds after which no further transaction is begun; what is left goes with the next call.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
         with self._telemetry.management_span("Purge") as span:
             total = 0
             while True:
-                deleted = int(self._run(PurgeBy(wanted, _PURGE_BATCH)) or 0)
+                deleted = int(self._run(PurgeBy(wanted, _PURGE_BATCH, recursive)) or 0)
                 total += deleted
-                if deleted < _PURGE_BATCH:
+                if deleted < _PURGE_BATCH or (deadline is not None and time.monotonic() >= deadline):
                     span.set("response.deleted", total)
                     return total
 
@@ -352,16 +352,31 @@ class DurableClient:
             raise outcome
         return outcome
 
+    def _default_version(self, orchestrator: object) -> str | None:
+        return self._registry.default_version(orchestrator, self._settings.version)
+
+    def _encode_input(self, orchestrator: object, name: str, version: str | None, value: Any) -> str | None:
+        function = orchestrator if callable(orchestrator) else self._registry.function_of("orchestrator", name, version)
+        if function is None:
+            return self._encode(value, "input")
+        signature, settings = orchestrator_signature(function), self._settings
+        text = signature.input.encode(value, what="input", max_bytes=settings.max_payload_bytes, max_depth=settings.max_payload_depth)
+        signature.arguments(text, what=f"input of orchestrator {name!r}")
+        return text
+
     def _encode(self, value: Any, what: str) -> str | None:
         return codec.encode(value, what=what, max_bytes=self._settings.max_payload_bytes, max_depth=self._settings.max_payload_depth)
 
-    def _record(self, instance_id: str) -> InstanceRecord:
-        record = self._store.get_instance(_known_id(instance_id))
-        if record is None:
-            raise InstanceNotFoundError(instance_id)
-        return record
+    def _refuse_in_transaction(self, awaited: str) -> None:
+        # The workers see nothing of what it has written, and may be waiting for its locks: it would wait for itself.
+        if self._store.in_callers_transaction():
+            raise InvalidArgumentError(
+                f"Waiting for the {awaited} of an instance inside a transaction would wait for ever: what the transaction started begins with its"
+                " commit. Wait after the block; get_status() works inside"
+            )
 
     def _wait(self, instance_id: str, timeout: float, awaited: str, is_there: Callable[[RuntimeStatus], bool]) -> OrchestrationStatus | None:
+        self._refuse_in_transaction(awaited)
         deadline = time.monotonic() + timeout
         woken = self._watchers.add(instance_id)
         pause = 0.02
@@ -370,62 +385,14 @@ class DurableClient:
                 woken.clear()
                 record = self._store.get_instance(instance_id)
                 if record is None or is_there(record.status):
-                    return None if record is None else _status(record, show_input=True)
+                    return None if record is None else status_of(record, show_input=True)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise WaitTimeoutError(instance_id, awaited, timeout)
-                woken.wait(min(left, pause))
+                woken.wait(min(left, max(pause, _RECHECK) if self._watchers.sees_all else pause))
                 pause = min(pause * 2, self._settings.poll_interval)
         finally:
             self._watchers.remove(instance_id, woken)
-
-
-def without_output(recorded: Recorded) -> Recorded:
-    """The same event without its output or result."""
-    event = recorded.event
-    if isinstance(event, TaskCompleted | SubOrchestrationCompleted):
-        event = replace(event, result=None)
-    elif isinstance(event, ExecutionCompleted):
-        event = replace(event, output=None)
-    return recorded._replace(event=event)
-
-
-def _status(record: InstanceRecord, *, show_input: bool, history: tuple[Recorded, ...] | None = None) -> OrchestrationStatus:
-    output = _payload(record.output)
-    if record.failure is not None and output is None:
-        output = record.failure.message
-    return OrchestrationStatus(
-        instance_id=record.instance_id,
-        name=record.name,
-        runtime_status=record.status,
-        input=_payload(record.input) if show_input else None,
-        output=output,
-        custom_status=_payload(record.custom_status),
-        created_time=from_micros(record.created_at),
-        last_updated_time=from_micros(record.updated_at),
-        completed_time=from_micros(record.completed_at) if record.completed_at is not None else None,
-        failure_details=record.failure,
-        parent_instance_id=record.parent_instance_id,
-        version=record.version,
-        tags=dict(record.tags),
-        scheduled_start_time=from_micros(record.start_at) if record.start_at is not None else None,
-        restarted_from=record.restarted_from,
-        parked_reason=record.parked_reason,
-        history=history,
-    )
-
-
-def _payload(text: str | None) -> Any:
-    try:
-        return codec.decode(text)
-    except ValueError:
-        return text  # a damaged row is shown as it is, and does not hide the rest of its page
-
-
-def _known_id(instance_id: object) -> str:
-    if not isinstance(instance_id, str):
-        raise InvalidArgumentError(f"An instance id is a string, not {type(instance_id).__name__}")
-    return instance_id
 
 
 def _moment(name: str, moment: datetime | None) -> Micros | None:
@@ -441,39 +408,3 @@ def _if_exists(text: str) -> IfExists:
         return IfExists(text)
     except ValueError:
         raise InvalidArgumentError(f"if_exists is one of {', '.join(IfExists)}; not {text!r}") from None
-
-
-def _check_version(version: object) -> str:
-    if not isinstance(version, str) or not 1 <= len(version) <= 100:
-        raise InvalidArgumentError(f"A version is a text of 1 to 100 characters, not {version!r}")
-    return version
-
-
-def _check_tags(tags: object) -> Mapping[str, str]:
-    if tags is None:
-        return {}
-    if not isinstance(tags, Mapping) or len(tags) > MAX_TAGS:
-        raise InvalidArgumentError(f"Tags are a map of at most {MAX_TAGS} strings")
-    for key, value in tags.items():
-        for text in (key, value):
-            if not isinstance(text, str) or len(text) > MAX_TAG_LENGTH:
-                raise InvalidArgumentError(f"Tags are strings of at most {MAX_TAG_LENGTH} characters; {key!r} is not")
-        codec.encode(key + value, what="tags")
-    return dict(sorted(tags.items()))
-
-
-def _make_token(position: PagePosition, order: Order) -> str:
-    text = json.dumps([position.created_at, position.instance_id, order.value])
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _read_token(token: str, order: Order) -> PagePosition:
-    try:
-        text = base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
-        created_at, instance_id, made_for = json.loads(text)
-        check_instance_id(instance_id)  # a made-up token must not bring a database what it cannot bear, such as NUL
-    except (ValueError, TypeError, UnicodeError, binascii.Error, RecursionError):
-        raise InvalidArgumentError("The continuation token is not one that this API made") from None
-    if type(created_at) is not int or abs(created_at) >= 2**62 or not isinstance(instance_id, str) or made_for != order.value:
-        raise InvalidArgumentError("The continuation token does not belong to this list and order")
-    return PagePosition(created_at, instance_id)

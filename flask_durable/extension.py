@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
+import functools
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from flask import Flask, current_app, has_app_context
@@ -17,20 +18,28 @@ from flask_durable import cli, http
 from flask_durable.cli import invocation
 from flask_durable.client import DurableClient
 from flask_durable.config import Settings, load_settings
+from flask_durable.core.ids import check_name
+from flask_durable.core.options import ActivityOptions
+from flask_durable.core.retry import RetryPolicy
 from flask_durable.errors import ConfigurationError, DurableError, InvalidArgumentError, SchemaVersionError, StoreUnavailableError
-from flask_durable.registry import Function, Registry
+from flask_durable.logs import get_logger
+from flask_durable.registry import Activity, Function, Registry
 from flask_durable.runtime import servers
+from flask_durable.runtime.abilities import WorkFilter
 from flask_durable.runtime.activities import ActivityContext, present_activity
+from flask_durable.runtime.health import Health
 from flask_durable.runtime.startup import Role, StartUp
 from flask_durable.runtime.worker import Worker
-from flask_durable.storage.interface import Batch, Command, Outcome
+from flask_durable.storage.database import ServerOptions
+from flask_durable.storage.interface import Batch, Command, Committed, Outcome
 from flask_durable.storage.sql_store import SqlStore
 from flask_durable.telemetry import Telemetry, instrument
 from flask_durable.watchers import Watchers
 
-logger = logging.getLogger("flask_durable")
+logger = get_logger("flask_durable")
 
 AnyFunction = TypeVar("AnyFunction", bound=Function)
+AnyException = TypeVar("AnyException", bound=type[Exception])
 
 current_activity: ActivityContext = LocalProxy(
     present_activity, unbound_message="There is no current activity: this code does not run inside an activity that an orchestrator called"
@@ -48,21 +57,64 @@ class DurableBlueprint:
     def orchestrator(self, function: AnyFunction, /) -> AnyFunction: ...
 
     @overload
-    def orchestrator(self, function: None = None, /, *, name: str | None = None) -> Callable[[AnyFunction], AnyFunction]: ...
+    def orchestrator(
+        self, function: None = None, /, *, name: str | None = None, version: str | None = None
+    ) -> Callable[[AnyFunction], AnyFunction]: ...
 
-    def orchestrator(self, function: Any = None, /, *, name: str | None = None) -> Any:
-        """Register an orchestrator, under its own name or the one given; the function stays what it is (REG-1)."""
-        return _decorate(self.registry.add_orchestrator, function, name)
+    def orchestrator(self, function: Any = None, /, *, name: str | None = None, version: str | None = None) -> Any:
+        """Register an orchestrator, under its own name or the one given; the function stays what it is (REG-1).
+
+        Args:
+            function: the orchestrator, when the decorator is used without parentheses.
+            name: its name; otherwise that of the function.
+            version: the version of the instances it runs; it also runs those of later versions that have no orchestrator of their own (rule 50).
+        """
+        return _decorate(lambda decorated: self.registry.add_orchestrator(decorated, name, version), function)
 
     @overload
     def activity(self, function: AnyFunction, /) -> AnyFunction: ...
 
     @overload
-    def activity(self, function: None = None, /, *, name: str | None = None) -> Callable[[AnyFunction], AnyFunction]: ...
+    def activity(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        timeout: float | timedelta | None = None,
+        non_retriable: Sequence[type[BaseException] | str] = (),
+        at_most_once: bool = False,
+        max_concurrency: int | None = None,
+        hub_concurrency: int | None = None,
+        priority: int = 0,
+        retry_policy: RetryPolicy | None = None,
+        transactional: bool = False,
+    ) -> Callable[[AnyFunction], AnyFunction]: ...
 
-    def activity(self, function: Any = None, /, *, name: str | None = None) -> Any:
-        """Register an activity, under its own name or the one given; the function stays what it is (REG-1)."""
-        return _decorate(self.registry.add_activity, function, name)
+    def activity(self, function: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+        """Register an activity, under its own name or the one given; the function stays what it is (REG-1).
+
+        Args:
+            function: the function, when the decorator is used without parentheses.
+            name: its name; otherwise the function's own.
+            options: see :class:`ActivityOptions`.
+
+        Raises:
+            InvalidArgumentError: the name is taken or not allowed, or an option has a wrong value.
+            ConfigurationError: it is transactional, and the app's durable state is not in a database object of the app's own.
+        """
+        checked = ActivityOptions(**options)
+        return _decorate(lambda decorated: self.registry.add_activity(decorated, name, checked), function)
+
+    def exception(self, kind: AnyException, /) -> AnyException:
+        """Register an exception class, so that ``except`` catches it around a call in an orchestrator; also a decorator (rule 30).
+
+        It is caught as :class:`TaskFailedError` too. Its arguments and attributes travel as data, as far as JSON can carry them.
+
+        Raises:
+            InvalidArgumentError: it is no class derived from Exception, or another one has its name.
+        """
+        return self.registry.exceptions.add(kind)
 
 
 class FlaskDurable(DurableBlueprint):
@@ -118,9 +170,17 @@ class FlaskDurable(DurableBlueprint):
         """Delete the tables with all they hold."""
         self._state().store.drop_tables()
 
-    def start_worker(self) -> None:
-        """Start a worker in this process now."""
-        self._state().start_worker()
+    def start_worker(self, orchestrations: Iterable[object] | None = None, activities: Iterable[object] | None = None) -> None:
+        """Start a worker in this process now.
+
+        Args:
+            orchestrations: functions or names of the only orchestrators it runs, none for an empty list; otherwise ``DURABLE_WORKER_ORCHESTRATIONS``.
+            activities: functions or names of the only activities it runs, likewise; otherwise ``DURABLE_WORKER_ACTIVITIES`` (WRK-5).
+
+        Raises:
+            InvalidArgumentError: limits are given and a worker is running already.
+        """
+        self._state().start_worker(orchestrations, activities)
 
     def stop_worker(self) -> None:
         """Stop this process's worker; returns when no user code runs (WRK-2)."""
@@ -148,13 +208,19 @@ class AppState:
         self.settings: Settings = load_settings(app.config)
         target = self.settings.database or f"sqlite:///{os.path.join(app.instance_path, 'durable.db')}"
         self.store = SqlStore(
-            target, hub=self.settings.task_hub, sqlite_synchronous=self.settings.sqlite_synchronous, timeout=self.settings.database_timeout
+            target,
+            hub=self.settings.task_hub,
+            sqlite_synchronous=self.settings.sqlite_synchronous,
+            timeout=self.settings.database_timeout,
+            server=ServerOptions(self.settings.max_connections, self.settings.database_sessions),
         )
         self.database_url = self.store.name
+        registry.check_activities(functools.partial(_check_activity, self.store.is_shared, self.store.name))
         self.telemetry = Telemetry(is_enabled=self.settings.otel != "off")
         self._watchers = Watchers()
         self._app = app
         self._worker: Worker | None = None
+        self._stopping: Worker | None = None
         self.client = DurableClient(
             self.store,
             execute=self._execute,
@@ -181,25 +247,62 @@ class AppState:
         """This process's worker."""
         return self._worker
 
+    def worker_health(self) -> Health:
+        """How this process's worker is."""
+        worker = self._worker or self._stopping
+        return Health(False, False, "no worker runs in this process") if worker is None else worker.health()
+
+    @property
+    def ended_calls(self) -> int:
+        """How many activity calls have ended in this process's worker."""
+        worker = self._worker
+        return 0 if worker is None else worker.ended_calls
+
     def start_mode(self) -> str:
         """Whether and why this process starts a worker by itself, for people."""
         return self.startup.reason
 
-    def start_worker(self) -> None:
+    def start_worker(self, orchestrations: Iterable[object] | None = None, activities: Iterable[object] | None = None) -> None:
         """Start a worker in this process now.
+
+        Args:
+            orchestrations: the only orchestrators it runs; those of the configuration for None.
+            activities: the only activities it runs; those of the configuration for None.
 
         Raises:
             SchemaVersionError: the tables are missing or do not fit.
+            InvalidArgumentError: limits are given and a worker is running already, or a transaction is open.
         """
         if self._worker is not None:
+            if orchestrations is not None or activities is not None:
+                raise InvalidArgumentError("This process runs a worker already, with limits of its own; call stop_worker() first")
             return
+        if self.store.in_callers_transaction():
+            raise InvalidArgumentError("A worker cannot be started inside a transaction: its own thread would not see what is written here")
         self.store.check_schema()
+        settings = self.settings
         worker = Worker(
-            self.store, self.registry, self.settings, watchers=self._watchers, telemetry=self.telemetry, activity_context=self._activity_context
+            self.store,
+            self.registry,
+            settings,
+            watchers=self._watchers,
+            telemetry=self.telemetry,
+            activity_context=self._activity_context,
+            work_filter=WorkFilter(
+                self._chosen("orchestrator", orchestrations, settings.worker_orchestrations),
+                self._chosen("activity", activities, settings.worker_activities),
+            ),
         )
         worker.start()
         self._worker = worker
         self.startup.started()
+
+    def _chosen(self, kind: str, given: Iterable[object] | None, configured: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if given is None:
+            return configured
+        if isinstance(given, str):
+            raise InvalidArgumentError(f"A worker is limited by a list of functions or names, not by the text {given!r}")
+        return tuple(sorted({check_name(kind, self.registry.name_of(each)) for each in given}))
 
     def stop_worker(self, *, waits: bool = False) -> bool:
         """Stop the worker; returns whether no user code runs any more.
@@ -208,7 +311,13 @@ class AppState:
             waits: wait for running activities however long they take, instead of the configured grace.
         """
         worker, self._worker = self._worker, None
-        return worker is None or worker.stop(None if waits else self.settings.shutdown_grace)
+        if worker is None:
+            return True
+        self._stopping = worker
+        try:
+            return worker.stop(None if waits else self.settings.shutdown_grace)
+        finally:
+            self._stopping = None
 
     def close(self) -> None:
         """Stop the worker for good and give back all connections."""
@@ -235,7 +344,7 @@ class AppState:
 
     def _role(self) -> Role:
         if not self._starts_by_itself:
-            return Role(False, "DURABLE_WORKER is off" if self.settings.worker is False else "TESTING is set")
+            return Role(False, "DURABLE_WORKER is off" if self.settings.worker is False else "TESTING is set", is_off=True)
         return _role()
 
     def _let_go(self) -> None:
@@ -244,6 +353,7 @@ class AppState:
 
     def _forget_parent(self) -> None:
         self._worker = None
+        self._watchers.forget()
         self.store.forget_connections()
 
     @contextlib.contextmanager
@@ -255,9 +365,9 @@ class AppState:
 
     def _execute(self, command: Command) -> Outcome:
         if self.store.in_callers_transaction():
-            outcome = self.store.commit(Batch(commands=[command])).outcomes[0]
-            self.store.after_commit(self._wake)
-            return outcome
+            committed = self.store.commit(Batch(commands=[command]))
+            self.store.after_commit(lambda: self._was_committed(committed))
+            return committed.outcomes[0]
         if self._starts_by_itself and not self.is_worker_running:
             self._take_part()
         worker = self._worker
@@ -272,13 +382,20 @@ class AppState:
 
     def _execute_alone(self, command: Command) -> Outcome:
         committed = self.store.commit(Batch(commands=[command]))
-        self._watchers.notify(committed.ended)
+        self._watchers.notify((*committed.ended, *committed.taken))
         return committed.outcomes[0]
 
-    def _wake(self) -> None:
-        worker = self._worker
-        if worker is not None:
-            worker.wake()
+    def _was_committed(self, committed: Committed) -> None:
+        # An exception would come out of the caller's block, which by then is committed
+        try:
+            self._watchers.notify((*committed.ended, *committed.taken))
+            if self._starts_by_itself and not self.is_worker_running and not self.store.in_callers_transaction():
+                self._take_part()
+            worker = self._worker
+            if worker is not None:
+                worker.wake()
+        except Exception:
+            logger.exception("What a transaction of the app has started could not be taken up at once; the next look finds it")
 
     def _prepare_schema(self) -> None:
         try:
@@ -288,20 +405,26 @@ class AppState:
         if found is None and not invocation.is_schema_command():
             self.store.create_tables()
         elif not invocation.is_schema_command():
-            with contextlib.suppress(SchemaVersionError) if invocation.command() is not None else contextlib.nullcontext():
+            with contextlib.suppress(SchemaVersionError) if invocation.command() not in (None, "run") else contextlib.nullcontext():
                 self.store.check_schema()
 
 
-def _decorate(add: Callable[[Function, str | None], object], function: Any, name: str | None) -> Any:
-    if function is None:
+def _check_activity(is_shared: bool, name: str, activity: Activity) -> None:
+    if activity.options.transactional and not is_shared:
+        raise ConfigurationError(
+            "DURABLE_DATABASE",
+            name,
+            f"activity {activity.name!r} is transactional, so it has to be the Peewee Database object that the activity writes with"
+            " (a URL makes connections of its own, which are in no transaction with the app's)",
+        )
 
-        def decorator(decorated: Function) -> Function:
-            add(decorated, name)
-            return decorated
 
-        return decorator
-    add(function, name)
-    return function
+def _decorate(add: Callable[[Function], object], function: Any) -> Any:
+    def decorator(decorated: Function) -> Function:
+        add(decorated)
+        return decorated
+
+    return decorator if function is None else decorator(function)
 
 
 def _at_exit(reference: weakref.ref[AppState]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.trace import Status, StatusCode
 
 ATTRIBUTE_PREFIX = "durable.management."
 CARRIED_HEADERS = ("traceparent", "tracestate", "baggage")
@@ -25,12 +26,20 @@ class Telemetry:
         self._tracer = trace.get_tracer("flask_durable")
 
     @contextlib.contextmanager
-    def management_span(self, operation: str, attributes: Mapping[str, str | int | None] | None = None) -> Iterator[ManagementSpan]:
-        """A span ``Management.<operation>`` around a client call; attribute names get the prefix ``durable.management.``."""
+    def management_span(
+        self, operation: str, attributes: Mapping[str, str | int | None] | None = None, *, linked_to: Mapping[str, str] | None = None
+    ) -> Iterator[ManagementSpan]:
+        """A span ``Management.<operation>`` around a client call.
+
+        Args:
+            operation: name of the operation.
+            attributes: their names get the prefix ``durable.management.``.
+            linked_to: the stored trace context of an instance that this call goes back to.
+        """
         if not self._is_enabled:
             yield ManagementSpan(None)
             return
-        with self._tracer.start_as_current_span(f"Management.{operation}") as span:
+        with self._span(f"Management.{operation}", {}, _links(linked_to or {})) as span:
             wrapped = ManagementSpan(span if span.is_recording() else None)
             for name, value in (attributes or {}).items():
                 wrapped.set(name, value)
@@ -62,8 +71,21 @@ class Telemetry:
         if not self._is_enabled or not carrier:
             yield
             return
-        with self._attached(carrier), self._tracer.start_as_current_span(f"activity:{name}", attributes=dict(attributes)):
+        with self._attached(carrier), self._span(f"activity:{name}", attributes):
             yield
+
+    @contextlib.contextmanager
+    def _span(self, name: str, attributes: Mapping[str, str | int], links: Sequence[trace.Link] = ()) -> Iterator[trace.Span]:
+        # An exception's text and stack may hold what the caller handed over: a span gets its type only (S7)
+        with self._tracer.start_as_current_span(
+            name, attributes=dict(attributes), links=links, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield span
+            except BaseException as error:
+                span.set_attribute("error.type", type(error).__qualname__)
+                span.set_status(Status(StatusCode.ERROR, type(error).__qualname__))
+                raise
 
     def _headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         if not self._is_enabled:
@@ -78,6 +100,11 @@ class Telemetry:
             yield
         finally:
             context.detach(token)
+
+
+def _links(carrier: Mapping[str, str]) -> list[trace.Link]:
+    found = trace.get_current_span(propagate.extract(dict(carrier), context.Context())).get_span_context()
+    return [trace.Link(found)] if found.is_valid else []
 
 
 def instrument(app: Any) -> None:

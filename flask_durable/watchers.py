@@ -7,11 +7,21 @@ from collections.abc import Iterable
 
 
 class Watchers:
-    """Who waits for which instance."""
+    """Who waits for which instance.
+
+    ``sees_all`` says whether this process has the only worker, so that it learns of every turn.
+    """
 
     def __init__(self) -> None:
+        self.sees_all = False
         self._lock = threading.Lock()
         self._waiting: dict[str, list[threading.Event]] = {}
+
+    def forget(self) -> None:
+        """This is the child of a fork: those who waited stayed behind, and so did the one who may have held the lock."""
+        self._lock = threading.Lock()
+        self._waiting = {}
+        self.sees_all = False
 
     def add(self, instance_id: str) -> threading.Event:
         """Register a wait; the event is set whenever the instance changes its status here."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from flask import Flask
 
@@ -18,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from support import MakeDurable, until
 
 from flask_durable import FlaskDurable
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # how long one example takes is up to the machine
+hypothesis.settings.load_profile("no deadline")
 
 SERVERS = {"postgres": "FLASK_DURABLE_TEST_POSTGRES", "mysql": "FLASK_DURABLE_TEST_MYSQL"}
 """Environment variables with the URL of an empty database; tests run on these too when they are set."""
@@ -57,8 +61,8 @@ def hub() -> str:
 
 @pytest.fixture
 def base_config() -> dict[str, Any]:
-    """Configuration that every app of a test gets; packages override this."""
-    return {}
+    """Configuration that every app of a test gets; packages override this. Setting up pages that nobody asks for would take most of the time of many tests."""
+    return {"DURABLE_MANAGEMENT_API": False}
 
 
 @pytest.fixture

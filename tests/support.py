@@ -1,9 +1,11 @@
-"""What tests of whole apps share: waiting for a condition, and short ways to look at an instance."""
+"""What tests of whole apps share: waiting for a condition, short ways to look at an instance, and what all processes of a test can see."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flask_durable import FlaskDurable, OrchestrationStatus, RuntimeStatus
@@ -21,6 +23,15 @@ def until(is_true: Callable[[], Any], what: str = "the condition came true", sec
             return found
         assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
         time.sleep(0.003)
+
+
+def before_its_time(attempt: Callable[[float], Any]) -> Any:
+    """What an attempt gives that has to be quicker than a timer of so many seconds; one that was too slow for it gives nothing, and has another try."""
+    for seconds in (0.4, 1.5, 5.0, 15.0):
+        found = attempt(seconds)
+        if found:
+            return found
+    raise AssertionError("15 s were not enough")
 
 
 def finish(durable: FlaskDurable, instance_id: str, seconds: float = 20) -> OrchestrationStatus:
@@ -55,3 +66,43 @@ def has_status(durable: FlaskDurable, instance_id: str, wanted: RuntimeStatus) -
 def event_names(durable: FlaskDurable, instance_id: str) -> list[str]:
     """The kinds of the events in an instance's history, in order."""
     return [type(recorded.event).__name__ for recorded in durable.client.history(instance_id).events]
+
+
+class Ledger:
+    """What the functions of a test have done, in whichever process they ran; a list in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()
+
+    def write(self, entry: Any) -> None:
+        """Add an entry, any JSON value."""
+        with self._path.open("a") as file:  # so short a line is appended in one piece
+            file.write(json.dumps(entry) + "\n")
+
+    def read(self) -> list[Any]:
+        """All entries, in order."""
+        return [json.loads(line) for line in self._path.read_text().splitlines()]
+
+    def __len__(self) -> int:
+        return len(self.read())
+
+
+class Gate:
+    """Closed until somebody opens it, for all processes of a test."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self) -> None:
+        """Let everybody pass."""
+        self._path.touch()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been opened."""
+        return self._path.exists()
+
+    def wait(self, seconds: float = 15) -> None:
+        """Wait until it is open."""
+        until(self._path.exists, "the gate was opened", seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 import pytest
 from flask import Flask
@@ -10,10 +11,11 @@ from flask import Flask
 from flask_durable import ConfigurationError, FlaskDurable
 from flask_durable.config import OPTIONS, load_settings, mask_url
 
+DAY = 86_400 * 1_000_000
 SECRET = "a-key-of-many-letters"
 
 WRONG = {
-    "DURABLE_DATABASE": ["/var/lib/app.db", "oracle://host/db", 5, object()],
+    "DURABLE_DATABASE": ["/var/lib/app.db", "oracle://host/db", 5, 1.5],
     "DURABLE_TASK_HUB": ["", "x" * 65, "a b", "hüb", None, 1],
     "DURABLE_WORKER": ["maybe", 2, []],
     "DURABLE_MANAGEMENT_API": ["perhaps", None, 2],
@@ -31,15 +33,24 @@ WRONG = {
     "DURABLE_MAX_DELIVERIES": [0, 1001, "few", None],
     "DURABLE_UNKNOWN_ORCHESTRATOR_TIMEOUT": [-1, "never", None],
     "DURABLE_NONDETERMINISM": ["ignore", None, 1],
-    "DURABLE_VERSION": ["x" * 201, [], True],
+    "DURABLE_RETENTION": [0, -1, 36501, True, "soon", float("nan"), [7], timedelta(0), {"Running": 7}, {"Completed": 0}, {"done": 7}, {5: 5}],
+    "DURABLE_VERSION": ["x" * 101, [], True, "a\nb"],
+    "DURABLE_VERSION_MATCH": ["newer", None, 1],
+    "DURABLE_VERSION_FAILURE": ["wait", None, True],
+    "DURABLE_WORKER_ORCHESTRATIONS": [5, [5], ["a/b"], "a,,b", True, [None]],
+    "DURABLE_WORKER_ACTIVITIES": [5, [5], ["@a"], "a,", {"a": 1}],
     "DURABLE_MAX_PAYLOAD_BYTES": [0, 1023, 2**40, "1 MB", None],
     "DURABLE_MAX_PAYLOAD_DEPTH": [0, 501, "deep", None],
     "DURABLE_MAX_CUSTOM_STATUS_BYTES": [0, 2**30, None],
     "DURABLE_MAX_ACTIONS_PER_TURN": [0, -5, "all", None],
+    "DURABLE_MAX_TIMER_INTERVAL": [0, -1, 31_536_001, "long", True],
     "DURABLE_MAX_HISTORY_EVENTS": [0, 99, None],
+    "DURABLE_MAX_WAITING_REQUESTS": [-1, 100_001, "many", None],
     "DURABLE_RETRY_AFTER": [-1, 3601, "soon", None],
     "DURABLE_SQLITE_SYNCHRONOUS": ["OFF", "EXTRA", 1, None],
     "DURABLE_DATABASE_TIMEOUT": [0, 601, "long", None],
+    "DURABLE_MAX_CONNECTIONS": [4, 1001, "many", None],
+    "DURABLE_DATABASE_SESSIONS": ["maybe", True, None],
     "DURABLE_OTEL": ["on", True, None],
 }
 
@@ -48,11 +59,21 @@ RIGHT = {
     "DURABLE_MAX_ACTIVITIES": [("16", 16), (1, 1), (1000, 1000)],
     "DURABLE_CACHE_SIZE": [(0, 0), ("0", 0)],
     "DURABLE_POLL_INTERVAL": [("0.5", 0.5), (1, 1.0)],
-    "DURABLE_API_KEYS": [(None, ()), (SECRET, (SECRET,)), ([SECRET], (SECRET,)), ((SECRET, SECRET + "2"), (SECRET, SECRET + "2"))],
+    "DURABLE_API_KEYS": [(None, ()), ([], ())],
+    "DURABLE_RETENTION": [
+        (None, {}),
+        ("", {}),
+        (7, dict.fromkeys(("Canceled", "Completed", "Failed", "Terminated"), 7 * DAY)),
+        ({"completed": "0.5", "FAILED": timedelta(days=30), "Terminated": None}, {"Completed": DAY // 2, "Failed": 30 * DAY}),
+    ],
     "DURABLE_NONDETERMINISM": [("PARK", "park")],
     "DURABLE_SQLITE_SYNCHRONOUS": [("normal", "NORMAL")],
+    "DURABLE_MAX_TIMER_INTERVAL": [(None, None), ("", None), (3600, 3600.0), ("0.01", 0.01)],
     "DURABLE_BASE_URL": [("https://your-app/prefix/", "https://your-app/prefix"), ("", None)],
     "DURABLE_VERSION": [("", None), (2, "2"), ("2.1", "2.1")],
+    "DURABLE_VERSION_MATCH": [("currentorolder", "currentOrOlder"), ("NONE", "none")],
+    "DURABLE_WORKER_ORCHESTRATIONS": [(None, None), ("", None), ([], ()), ("order, pack", ("order", "pack")), (("order",), ("order",))],
+    "DURABLE_WORKER_ACTIVITIES": [({"pack"}, ("pack",)), ("pack", ("pack",))],
     "DURABLE_URL_PREFIX": [("/runtime/durable", "/runtime/durable")],
 }
 

@@ -78,14 +78,16 @@ def start(
 @click.argument("name")
 @click.argument("data", required=False)
 @click.option("--data-file", type=click.File("rb"), help="A file with the data.")
+@click.option("--dedup-key", metavar="TEXT", help="A second event with the same key for this instance is dropped.")
 @with_appcontext
-def raise_event(instance_id: str, name: str, data: str | None, data_file: IO[bytes] | None) -> None:
+def raise_event(instance_id: str, name: str, data: str | None, data_file: IO[bytes] | None, dedup_key: str | None) -> None:
     """Send an event to an instance.
 
     DATA is JSON; `-` reads it from standard input. The event is kept until the orchestrator waits for one of that NAME.
     """
     state = app_state()
-    state.client.raise_event(instance_id, name, _read_payload(state, data, data_file, what="event data", option="DATA"))
+    payload = _read_payload(state, data, data_file, what="event data", option="DATA")
+    state.client.raise_event(instance_id, name, payload, dedup_key=dedup_key)
     note(f"Event {name} is recorded for {instance_id}")
 
 
@@ -103,20 +105,22 @@ def terminate(instance_id: str, reason: str | None, recursive: bool) -> None:
 @click.command("suspend")
 @instance_argument
 @click.option("--reason", help="Kept in the history.")
+@click.option("--recursive", is_flag=True, help="Hold its open sub-orchestrations too.")
 @with_appcontext
-def suspend(instance_id: str, reason: str | None) -> None:
+def suspend(instance_id: str, reason: str | None, recursive: bool) -> None:
     """Hold an instance: no code of it runs until it is resumed."""
-    app_state().client.suspend(instance_id, reason)
+    app_state().client.suspend(instance_id, reason, recursive=recursive)
     note(f"Suspended {instance_id}")
 
 
 @click.command("resume")
 @instance_argument
 @click.option("--reason", help="Kept in the history.")
+@click.option("--recursive", is_flag=True, help="Let its suspended sub-orchestrations go on too.")
 @with_appcontext
-def resume(instance_id: str, reason: str | None) -> None:
+def resume(instance_id: str, reason: str | None, recursive: bool) -> None:
     """Let a suspended instance go on."""
-    app_state().client.resume(instance_id, reason)
+    app_state().client.resume(instance_id, reason, recursive=recursive)
     note(f"Resumed {instance_id}")
 
 
@@ -132,7 +136,7 @@ def restart(instance_id: str, same_id: bool, as_json: bool) -> None:
 
 @click.command("purge")
 @click.argument("instance_id", metavar="[ID]", required=False)
-@click.option("--recursive", is_flag=True, help="With an ID: delete its ended sub-orchestrations too.")
+@click.option("--recursive", is_flag=True, help="Delete their ended sub-orchestrations too.")
 @filter_options
 @click.option("--dry-run", is_flag=True, help="Only count; delete nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where nobody can be asked.")
@@ -147,9 +151,7 @@ def purge(instance_id: str | None, recursive: bool, dry_run: bool, yes: bool, as
     if instance_id is not None:
         _purge_one(state, instance_id, recursive=recursive, dry_run=dry_run, as_json=as_json)
         return
-    if recursive:
-        raise click.UsageError("--recursive goes together with an ID")
-    _purge_many(state, _ended(wanted_instances), dry_run=dry_run, yes=yes, as_json=as_json)
+    _purge_many(state, _ended(wanted_instances), recursive=recursive, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _purge_one(state: DurableState, instance_id: str, *, recursive: bool, dry_run: bool, as_json: bool) -> None:
@@ -162,15 +164,15 @@ def _purge_one(state: DurableState, instance_id: str, *, recursive: bool, dry_ru
     _print_found(1 if found.is_finished else 0, as_json=as_json)
 
 
-def _purge_many(state: DurableState, wanted: InstanceFilter, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+def _purge_many(state: DurableState, wanted: InstanceFilter, *, recursive: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     if dry_run:
         _print_found(state.client.count(wanted), as_json=as_json)
         return
     if not yes:
-        if not _can_ask():
+        if not can_ask():
             raise click.UsageError("There is no terminal to ask on; say --yes, or --dry-run to only count")
-        click.confirm(f"Delete {_instances(state.client.count(wanted))} with their histories?", abort=True, err=True)
-    _print_deleted(state.client.purge_by(wanted), as_json=as_json)
+        click.confirm(f"Delete {counted(state.client.count(wanted))} with their histories?", abort=True, err=True)
+    _print_deleted(state.client.purge_by(wanted, recursive=recursive), as_json=as_json)
 
 
 def _ended(wanted: InstanceFilter) -> InstanceFilter:
@@ -185,7 +187,8 @@ def _ended(wanted: InstanceFilter) -> InstanceFilter:
     return replace(wanted, statuses=wanted.statuses or _FINAL)
 
 
-def _can_ask() -> bool:
+def can_ask() -> bool:
+    """Whether somebody sits at a terminal."""
     return sys.stdin.isatty()
 
 
@@ -211,15 +214,16 @@ def _print_deleted(count: int, *, as_json: bool) -> None:
     if as_json:
         echo_json({"instancesDeleted": count})
     else:
-        echo(f"Deleted {_instances(count)}")
+        echo(f"Deleted {counted(count)}")
 
 
 def _print_found(count: int, *, as_json: bool) -> None:
     if as_json:
         echo_json({"instancesDeleted": 0, "instancesFound": count})
     else:
-        echo(f"Would delete {_instances(count)}")
+        echo(f"Would delete {counted(count)}")
 
 
-def _instances(count: int) -> str:
+def counted(count: int) -> str:
+    """So many instances, in words."""
     return "1 instance" if count == 1 else f"{count} instances"

@@ -17,6 +17,7 @@ from flask_durable.cli.group import DurableState, app_state
 from flask_durable.cli.options import json_option
 from flask_durable.cli.output import echo, echo_json, print_fields, safe
 from flask_durable.config import Settings
+from flask_durable.core.capabilities import waiting_reason
 from flask_durable.core.status import RuntimeStatus
 from flask_durable.core.times import from_micros
 from flask_durable.errors import DurableError, InstanceNotFoundError
@@ -24,6 +25,8 @@ from flask_durable.storage.interface import Batch, InstanceFilter, Purge, Store
 
 _PACKAGES = ("flask-durable", "Flask", "flask-smorest", "peewee", "APScheduler")
 _STATUSES = tuple(status for status in RuntimeStatus if status not in (RuntimeStatus.CANCELED, RuntimeStatus.CONTINUED_AS_NEW))
+_WAITS_MICROS = 1_000_000
+_MOST_WAITING = 1000
 _NOBODY = "@doctor"
 """No instance can have this id: asking to purge it opens a transaction for writing and changes nothing."""
 
@@ -101,7 +104,13 @@ def examine(state: DurableState) -> Report:
     )
     if not report.orchestrators:
         report.warnings.append("No orchestrator is registered; is the module imported that defines them?")
-    looks: tuple[Callable[[Store, Report], None], ...] = (_look_at_schema, _look_at_writing, _look_at_workers, _look_at_instances)
+    looks: tuple[Callable[[Store, Report], None], ...] = (
+        _look_at_schema,
+        _look_at_writing,
+        _look_at_workers,
+        _look_at_instances,
+        _look_at_waiting,
+    )
     for look in looks:
         try:
             look(state.store, report)
@@ -157,6 +166,7 @@ def _look_at_workers(store: Store, report: Report) -> None:
                 "startedTime": time_text(from_micros(each.started_at)),
                 "heartbeatAgeSeconds": round(max(0, now - each.heartbeat_at) / 1_000_000, 1),
                 "expired": each.expires_at <= now,
+                "version": each.capabilities.rule.version,
             }
         )
 
@@ -169,6 +179,20 @@ def _look_at_instances(store: Store, report: Report) -> None:
     waiting = report.instances[RuntimeStatus.PENDING]
     if waiting and all(each["expired"] for each in report.workers):
         report.warnings.append(f"{waiting} instances are Pending and no worker is alive; serve the app or run `flask durable worker`")
+
+
+def _look_at_waiting(store: Store, report: Report) -> None:
+    """Tell of instances that are due and that none of the running workers takes."""
+    workers = [worker.capabilities for worker in store.live_workers()]
+    if not workers:
+        return
+    reasons: dict[str, int] = {}
+    for record in store.unclaimable([worker.runnable() for worker in workers], None, store.now() - _WAITS_MICROS, _MOST_WAITING):
+        reason = waiting_reason(record.name, record.version, workers)
+        if reason is not None:
+            reasons[reason] = reasons.get(reason, 0) + 1
+    for reason, count in reasons.items():
+        report.warnings.append(f"{count}{' or more' if count >= _MOST_WAITING else ''} instances wait: {reason}")
 
 
 def _lines(report: Report) -> Iterator[tuple[str, str]]:

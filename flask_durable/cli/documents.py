@@ -7,11 +7,12 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from flask_durable.client import OrchestrationStatus
 from flask_durable.core import codec
 from flask_durable.core.events import HistoryEvent, Recorded
 from flask_durable.core.failure import FailureDetails
 from flask_durable.core.times import Micros, from_micros
+from flask_durable.statuses import OrchestrationStatus
+from flask_durable.storage.interface import VersionUse
 
 Document = dict[str, Any]
 
@@ -38,10 +39,17 @@ def status_document(status: OrchestrationStatus) -> Document:
         "failureDetails": status.failure_details.to_json() if status.failure_details else None,
         "restartedFrom": status.restarted_from,
         "parkedReason": status.parked_reason,
+        "waitingReason": status.waiting_reason,
     }
     if status.history is not None:
         document["historyEvents"] = document["history"] = history_documents(status.history)
     return document
+
+
+def version_document(use: VersionUse) -> Document:
+    """A row of the report of versions."""
+    counts = {status.value: count for status, count in use.counts.items()}
+    return {"name": use.name, "version": use.version, "total": sum(counts.values()), "counts": counts}
 
 
 def history_documents(history: Iterable[Recorded]) -> list[Document]:

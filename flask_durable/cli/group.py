@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 import click
@@ -14,6 +15,7 @@ from flask_durable.client import DurableClient
 from flask_durable.config import Settings
 from flask_durable.errors import DurableError
 from flask_durable.registry import Registry
+from flask_durable.runtime.health import Health
 from flask_durable.storage.interface import Store
 
 EXTENSION_KEY = "durable"
@@ -46,8 +48,15 @@ class DurableState(Protocol):
     def is_worker_running(self) -> bool:
         """Whether a worker runs in this process."""
 
-    def start_worker(self) -> None:
-        """Run a worker in this process."""
+    def start_worker(self, orchestrations: Iterable[object] | None = None, activities: Iterable[object] | None = None) -> None:
+        """Run a worker in this process, limited to these functions or names."""
+
+    def worker_health(self) -> Health:
+        """How this process's worker is."""
+
+    @property
+    def ended_calls(self) -> int:
+        """How many activity calls have ended in this process's worker."""
 
     def stop_worker(self) -> bool:
         """End it, running activities get the grace; returns whether no code of the app runs any more."""

@@ -9,15 +9,17 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from flask_durable.cli.documents import Document, event_fields, history_documents, status_document, time_text
+from flask_durable.cli.documents import Document, event_fields, history_documents, status_document, time_text, version_document
 from flask_durable.cli.group import app_state, note
 from flask_durable.cli.options import filter_options, instance_argument, json_option, make_filter
 from flask_durable.cli.output import Table, color_status, echo, echo_json, print_fields, safe, to_json
-from flask_durable.client import MAX_PAGE_SIZE, DurableClient, OrchestrationStatus
+from flask_durable.client import DurableClient
 from flask_durable.core.events import Recorded
 from flask_durable.core.status import RuntimeStatus
 from flask_durable.core.times import from_micros
 from flask_durable.errors import InstanceNotFoundError
+from flask_durable.queries import MAX_PAGE_SIZE
+from flask_durable.statuses import OrchestrationStatus
 from flask_durable.storage.interface import Order
 
 _WATCH_SECONDS = 0.5
@@ -50,12 +52,17 @@ def status(instance_id: str, watch: bool, shows_history: bool, no_input: bool, a
 @click.option("--token", help="Go on where an earlier list ended.")
 @click.option("--all", "shows_all", is_flag=True, help="All of them, however many.")
 @click.option(
-    "--order", type=click.Choice([order.value for order in Order]), default=Order.NEWEST_FIRST.value, show_default=True, help="By creation time."
+    "--order",
+    type=click.Choice([order.value for order in Order]),
+    default=Order.NEWEST_FIRST.value,
+    show_default=True,
+    help="By time of creation or of completion.",
 )
 @click.option("--no-input", is_flag=True, help="Leave the inputs out; only JSON has them.")
+@click.option("--no-output", is_flag=True, help="Leave the outputs out; only JSON has them.")
 @json_option
 @with_appcontext
-def list_instances(top: int, token: str | None, shows_all: bool, order: str, no_input: bool, as_json: bool, **wanted: Any) -> None:
+def list_instances(top: int, token: str | None, shows_all: bool, order: str, no_input: bool, no_output: bool, as_json: bool, **wanted: Any) -> None:
     """List instances, newest first."""
     client, rest = app_state().client, [token]
 
@@ -67,6 +74,7 @@ def list_instances(top: int, token: str | None, shows_all: bool, order: str, no_
                 token=rest[0],
                 order=Order(order),
                 show_input=as_json and not no_input,
+                show_output=as_json and not no_output,
             )
             rest[0] = page.token
             yield page.items
@@ -76,9 +84,30 @@ def list_instances(top: int, token: str | None, shows_all: bool, order: str, no_
     if as_json:
         _print_json_list(status_document(each) for page in pages() for each in page)
     else:
-        _print_instances(pages())
+        _print_instances(pages(), shows_reason=wanted["is_parked"])
     if rest[0] is not None:
         note(f"There are more: --token {rest[0]}, or --all")
+
+
+@click.command("versions")
+@click.option("--name", help="Of this orchestrator only.")
+@json_option
+@with_appcontext
+def versions(name: str | None, as_json: bool) -> None:
+    """Show which versions are in use by instances that have not ended."""
+    rows = [version_document(each) for each in app_state().client.versions(name)]
+    if as_json:
+        echo_json(rows)
+        return
+    table = Table("NAME", "VERSION", "INSTANCES", "STATUS")
+    table.print(
+        [
+            (row["name"], row["version"] or "-", str(row["total"]), ", ".join(f"{count} {status}" for status, count in row["counts"].items()))
+            for row in rows
+        ]
+    )
+    if not rows:
+        note("No instances")
 
 
 @click.command("history")
@@ -141,6 +170,7 @@ def _status_fields(found: OrchestrationStatus) -> Iterator[tuple[str, str]]:
         ("Version", found.version),
         ("Tags", ", ".join(f"{key}={value}" for key, value in found.tags.items())),
         ("Parked", found.parked_reason),
+        ("Waits", found.waiting_reason),
         ("Custom status", _payload_text(found.custom_status)),
         ("Input", _payload_text(found.input)),
         ("Output", _payload_text(found.output) if found.failure_details is None else None),
@@ -152,20 +182,25 @@ def _status_fields(found: OrchestrationStatus) -> Iterator[tuple[str, str]]:
         yield "Failure", f"{found.failure_details.type_name}: {found.failure_details.message}"
 
 
-def _print_instances(pages: Iterable[tuple[OrchestrationStatus, ...]]) -> None:
-    table = Table("ID", "NAME", "STATUS", "CREATED", "UPDATED", styles={"STATUS": color_status})
+def _print_instances(pages: Iterable[tuple[OrchestrationStatus, ...]], *, shows_reason: bool) -> None:
+    headings = ("ID", "NAME", "STATUS", "CREATED", "UPDATED", *(("REASON",) if shows_reason else ()))
+    table = Table(*headings, styles={"STATUS": color_status})
     is_empty = True
     for page in pages:
         is_empty = is_empty and not page
-        table.print(
-            [(each.instance_id, each.name, _status_cell(each), _seconds(each.created_time), _seconds(each.last_updated_time)) for each in page]
-        )
+        table.print([_instance_row(each)[: len(headings)] for each in page])
     if is_empty:
         note("No instances")
 
 
+def _instance_row(found: OrchestrationStatus) -> tuple[str, ...]:
+    times = (_seconds(found.created_time), _seconds(found.last_updated_time))
+    return (found.instance_id, found.name, _status_cell(found), *times, _shortened(safe(found.parked_reason or "")))
+
+
 def _status_cell(found: OrchestrationStatus) -> str:
-    return found.runtime_status.value if found.parked_reason is None else f"{found.runtime_status.value} (parked)"
+    mark = " (parked)" if found.parked_reason is not None else " (no worker)" if found.waiting_reason is not None else ""
+    return f"{found.runtime_status.value}{mark}"
 
 
 def _print_history(pages: Iterable[tuple[Recorded, ...]]) -> None:
@@ -181,7 +216,10 @@ def _details(recorded: Recorded) -> str:
     parts = [f"{name}={value if isinstance(value, str) else to_json(value)}" for name, value in values.items()]
     if failure is not None:
         parts.append(f"{failure['errorType']}: {failure['errorMessage']}")
-    text = safe(" ".join(parts))
+    return _shortened(safe(" ".join(parts)))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_DETAIL else text[: _LONGEST_DETAIL - 1] + "…"
 
 

@@ -72,9 +72,13 @@ def make_filter(
     parent: str | None,
     tags: Iterable[tuple[str, str]],
     version: str | None,
+    has_no_version: bool,
     is_parked: bool,
+    is_root: bool,
+    completed_from: datetime | None,
+    completed_to: datetime | None,
 ) -> InstanceFilter:
-    """The filter that those options mean; a window of creation times contains both its ends, as over HTTP."""
+    """The filter that those options mean; a window of times contains both its ends, as over HTTP."""
     return InstanceFilter(
         statuses=tuple(dict.fromkeys(status for group in wanted_statuses for status in group)),
         name=name,
@@ -86,6 +90,10 @@ def make_filter(
         tags=make_tags(tags),
         version=version,
         is_parked=True if is_parked else None,
+        completed_from=None if completed_from is None else to_micros(completed_from),
+        completed_to=None if completed_to is None else to_micros(completed_to),
+        has_version=False if has_no_version else None,
+        is_root=True if is_root else None,
     )
 
 
@@ -132,5 +140,9 @@ _FILTER_OPTIONS = (
     click.option("--parent", "--parent-instance-id", "parent", metavar="ID", help="Started by this instance."),
     click.option("--tag", "tags", type=tag, metavar="KEY=VALUE", multiple=True, help="With this tag; may be repeated, then all must fit."),
     click.option("--version", help="Of this version."),
+    click.option("--no-version", "has_no_version", is_flag=True, help="Without a version."),
     click.option("--parked", "is_parked", is_flag=True, help="Parked: nobody works on it until somebody looks at it."),
+    click.option("--roots", "is_root", is_flag=True, help="Started from outside, not by another instance."),
+    click.option("--completed-from", "completed_from", type=moment, metavar="MOMENT", help="Ended at this moment or later."),
+    click.option("--completed-to", "completed_to", type=moment, metavar="MOMENT", help="Ended at this moment or earlier."),
 )

@@ -11,18 +11,15 @@ from typing import Any
 
 import click
 
+from flask_durable.logs import UNSAFE, safe
+
+__all__ = ["Table", "color_status", "display_width", "echo", "echo_json", "print_fields", "safe", "to_json"]
+
 Row = Sequence[str]
 _Style = Callable[[str], str]
 
 _GAP = "  "
-# Control characters, marks that reverse the direction of text or hide, lone surrogates
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _COLORS = {"Completed": "green", "Failed": "red", "Terminated": "red", "Suspended": "yellow", "Pending": "cyan", "Running": "cyan"}
-
-
-def safe(text: str) -> str:
-    """The text with everything that a terminal would obey, or not show, written out as an escape."""
-    return _UNSAFE.sub(_escaped, text)
 
 
 def echo(text: str) -> None:
@@ -45,7 +42,7 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     is_unicode = _encoding().lower().replace("-", "").startswith("utf")
     text = json.dumps(value, ensure_ascii=not is_unicode, indent=indent)
     # Inside JSON text such characters stand in strings only, except for the line ends of the indentation
-    return "\n".join(_UNSAFE.sub(_json_escaped, line) for line in text.split("\n"))
+    return "\n".join(UNSAFE.sub(_json_escaped, line) for line in text.split("\n"))
 
 
 def color_status(text: str) -> str:
@@ -112,11 +109,6 @@ def _character_width(character: str) -> int:
 
 def _encoding() -> str:
     return getattr(sys.stdout, "encoding", None) or "utf-8"
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _json_escaped(match: re.Match[str]) -> str:

@@ -1,26 +1,27 @@
 """Payloads to JSON text and back: one strict codec for inputs, outputs, results, events and statuses.
 
-JSON values only: None, bool, int, float, str, list, tuple (comes back as a list) and dict with string keys. Anything else, NaN, infinities,
-lone surrogates and nesting beyond the limit are refused where the value is handed over, naming the place inside the value (rule 55).
+JSON values: None, bool, int, float, str, list, tuple (comes back as a list) and dict with string keys; other kinds that core/plain.py knows are
+written as such values. Anything else, NaN, infinities, lone surrogates and nesting beyond the limit are refused where the value is handed over,
+naming the place inside the value (rule 55).
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
+from flask_durable.core.places import Place, at
+from flask_durable.core.plain import plain, too_deep
 from flask_durable.errors import InvalidArgumentError, PayloadTooLargeError
 
 DEFAULT_MAX_BYTES = 1024 * 1024
 DEFAULT_MAX_DEPTH = 64
 MAX_INTEGER_DIGITS = 1000
 
-_Path: TypeAlias = "tuple[_Path, int | str] | None"
-"""The way to a place inside a value, last step first; None is the value itself."""
-
+_NUMBERS = (int, float)  # tuples: making a union at each question would take as long as the question
+_LISTS = (list, tuple)
 _LEAVES = frozenset({str, bool, type(None)})
 _TOO_LARGE_INTEGER = 10**MAX_INTEGER_DIGITS
-_MAX_SHOWN_PATH = 200
 
 _encode_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False).encode
 
@@ -29,20 +30,22 @@ def encode(value: Any, *, what: str, max_bytes: int = DEFAULT_MAX_BYTES, max_dep
     """JSON text of a value; None, which means absent (SCH-4), stays None.
 
     Args:
-        value: the value.
+        value: the value: JSON, or of a kind in docs/values.md.
         what: its name in error messages, for example ``"input"``.
         max_bytes: limit in bytes of UTF-8.
         max_depth: how deep lists and dicts may be nested.
 
     Raises:
-        InvalidArgumentError: the value is not JSON; the message says where.
+        InvalidArgumentError: the value is none of these; the message says where.
         PayloadTooLargeError: the text is over the limit.
     """
     if value is None:
         return None
+    if type(value) is str and len(value) + 2 > max_bytes:  # without a copy of it: that would take others' time
+        raise PayloadTooLargeError(what, len(value) + 2, max_bytes)
     try:
         if type(value) not in _LEAVES:
-            _Check(what, max_depth, max_bytes).value(value, None, max_depth)
+            value = _checked(value, what, max_bytes, max_depth)
         text = _encode_text(value)
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as error:
@@ -86,8 +89,34 @@ def parse(text: str | bytes, *, what: str, max_depth: int = DEFAULT_MAX_DEPTH) -
     return value
 
 
+def _checked(value: Any, what: str, max_bytes: int, max_depth: int) -> Any:
+    try:
+        _Check(what, max_depth, max_bytes).value(value, None, max_depth)
+        return value
+    except _NotJsonError:
+        pass
+    value = plain(value, what=what, max_depth=max_depth, max_items=max_bytes)
+    _Check(what, max_depth, max_bytes).value(value, None, max_depth)
+    return value
+
+
+def is_json(value: Any) -> bool:
+    """Whether a value consists of JSON values as it stands, whatever its limits."""
+    try:
+        _Check("value", DEFAULT_MAX_DEPTH, DEFAULT_MAX_BYTES).value(value, None, DEFAULT_MAX_DEPTH)
+    except _NotJsonError:
+        return False
+    except InvalidArgumentError:
+        return True  # the codec will say what is wrong with it
+    return True
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+class _NotJsonError(Exception):
+    """A part of the value is no JSON value as it stands."""
 
 
 class _Check:
@@ -108,13 +137,13 @@ class _Check:
         self.max_bytes = max_bytes
         self.items = 0
 
-    def value(self, value: Any, path: _Path, depth: int) -> None:
+    def value(self, value: Any, path: Place, depth: int) -> None:
         kind = type(value)
         if kind in _LEAVES:
             return
-        if isinstance(value, int | float):
+        if isinstance(value, _NUMBERS):
             self._number(value, path)
-        elif isinstance(value, list | tuple):
+        elif isinstance(value, _LISTS):
             self._enter(len(value), depth)
             for index, item in enumerate(value):
                 if type(item) not in _LEAVES:
@@ -123,30 +152,25 @@ class _Check:
             self._enter(len(value), depth)
             self._items_of(value, path, depth)
         elif not isinstance(value, str):
-            raise InvalidArgumentError(
-                f"The {self.what} contains a {kind.__module__}.{kind.__qualname__}{_at(path)}; "
-                "allowed are None, bool, int, float, str, and lists and string-keyed dicts of these"
-            )
+            raise _NotJsonError
 
-    def _number(self, value: float, path: _Path) -> None:
+    def _number(self, value: float, path: Place) -> None:
         if isinstance(value, int):
             if not -_TOO_LARGE_INTEGER < value < _TOO_LARGE_INTEGER:
-                raise InvalidArgumentError(f"The {self.what} contains an integer of more than {MAX_INTEGER_DIGITS} digits{_at(path)}")
+                raise InvalidArgumentError(f"The {self.what} contains an integer of more than {MAX_INTEGER_DIGITS} digits{at(path)}")
         elif value - value != 0:
-            raise InvalidArgumentError(f"The {self.what} contains {float(value)}{_at(path)}, which JSON cannot carry")
+            raise InvalidArgumentError(f"The {self.what} contains {float(value)}{at(path)}, which JSON cannot carry")
 
-    def _items_of(self, value: dict[Any, Any], path: _Path, depth: int) -> None:
+    def _items_of(self, value: dict[Any, Any], path: Place, depth: int) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
-                raise InvalidArgumentError(f"The {self.what} has a key {key!r:.100} of type {type(key).__name__}{_at(path)}; JSON keys are strings")
+                raise InvalidArgumentError(f"The {self.what} has a key {key!r:.100} of type {type(key).__name__}{at(path)}; JSON keys are strings")
             if type(item) not in _LEAVES:
                 self.value(item, (path, key), depth - 1)
 
     def _enter(self, length: int, depth: int) -> None:
         if depth <= 0:
-            raise InvalidArgumentError(
-                f"The {self.what} is nested too deeply, or contains itself; at most {self.max_depth} levels are allowed (DURABLE_MAX_PAYLOAD_DEPTH)"
-            )
+            raise too_deep(self.what, self.max_depth)
         self.items += length + 1
         if self.max_bytes is not None and self.items > self.max_bytes:
             raise PayloadTooLargeError(self.what, self.items, self.max_bytes)
@@ -154,10 +178,10 @@ class _Check:
 
 def _lone_surrogate(what: str, value: Any) -> InvalidArgumentError:
     path = _find_surrogate(value, None)
-    return InvalidArgumentError(f"The {what} contains a lone surrogate{_at(path[0] if path else None)}, which is no Unicode text")
+    return InvalidArgumentError(f"The {what} contains a lone surrogate{at(path[0] if path else None)}, which is no Unicode text")
 
 
-def _find_surrogate(value: Any, path: _Path) -> tuple[_Path] | None:
+def _find_surrogate(value: Any, path: Place) -> tuple[Place] | None:
     if isinstance(value, str):
         return (path,) if any("\ud800" <= character <= "\udfff" for character in value) else None
     items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
@@ -166,14 +190,3 @@ def _find_surrogate(value: Any, path: _Path) -> tuple[_Path] | None:
         if found:
             return found
     return None
-
-
-def _at(path: _Path) -> str:
-    if path is None:
-        return ""
-    steps: list[str] = []
-    while path is not None:
-        path, step = path
-        steps.append(f"[{step}]" if isinstance(step, int) else f".{step}")
-    text = "".join(reversed(steps))
-    return f" at {text[:_MAX_SHOWN_PATH]}".encode("utf-8", "replace").decode()

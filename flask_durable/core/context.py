@@ -10,11 +10,15 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from flask_durable.core import codec
+from flask_durable.core.children import LEAVE, check_on_parent_end
 from flask_durable.core.events import EventSent, ExecutionStarted, HistoryEvent, SubOrchestrationCreated, TaskScheduled, TimerCreated
 from flask_durable.core.failure import TaskFailedError
 from flask_durable.core.ids import check_instance_id, check_name, check_version, child_execution_id, child_instance_id, derived_uuid
 from flask_durable.core.mailbox import NOT_GIVEN, EventTask, Mailbox, TimedEventTask
+from flask_durable.core.options import ActivityOptions, check_priority, check_retry_policy, timeout_micros
 from flask_durable.core.retry import RetryPolicy
+from flask_durable.core.signature import Function, Signature, activity_signature, orchestrator_signature
+from flask_durable.core.tags import check_tags
 from flask_durable.core.tasks import (
     ActivityTask,
     CallTask,
@@ -30,7 +34,16 @@ from flask_durable.core.tasks import (
     when_any,
 )
 from flask_durable.core.times import Micros, fire_time, from_micros
+from flask_durable.core.typed import PLAIN, ValueType, value_type
 from flask_durable.errors import DurableError, InvalidArgumentError
+
+OptionsOf = Callable[[str], ActivityOptions]
+"""Gives the options of the activity of a name; the default ones when it is not registered here."""
+
+FunctionOf = Callable[[str, str, str | None], Function | None]
+"""Gives the function that is registered here as a kind (``"activity"`` or ``"orchestrator"``), name and version."""
+
+_UNKNOWN = Signature()
 
 _MAX_REFUSALS = 100
 """So often an abandoned execution is told so. Code that catches even that and goes on must come to a yield, where it can be left."""
@@ -38,13 +51,17 @@ _MAX_REFUSALS = 100
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one instance may ask for (rule 10); sizes in bytes of JSON."""
+    """How much one instance may ask for (rule 10); sizes in bytes of JSON.
+
+    A timer that takes longer than ``timer_interval`` is carried out in stages (TIM-5).
+    """
 
     payload_bytes: int = codec.DEFAULT_MAX_BYTES
     payload_depth: int = codec.DEFAULT_MAX_DEPTH
     custom_status_bytes: int = 16 * 1024
     actions_per_turn: int = 100_000
     history_events: int = 1_000_000
+    timer_interval: Micros | None = None
 
 
 class LimitExceededError(DurableError):
@@ -62,6 +79,9 @@ class Recorder(Protocol):
     def timer_cancelled(self, task_id: int) -> None:
         """A timer must not fire any more."""
 
+    def met_again(self, asked: SubOrchestrationCreated, as_number: Callable[[int], SubOrchestrationCreated]) -> SubOrchestrationCreated:
+        """The child that is asked for, or the same one from a turn that was taken back."""
+
 
 class ContextClosedError(DurableError):
     """The context of an abandoned execution was used, in a ``finally`` block of the orchestrator."""
@@ -72,11 +92,25 @@ class ContextClosedError(DurableError):
 class OrchestrationContext:
     """The first argument of every orchestrator. All it gives is the same in each replay."""
 
-    def __init__(self, started: ExecutionStarted, recorder: Recorder, limits: Limits, name_of: Callable[[object], str]) -> None:
+    def __init__(
+        self,
+        started: ExecutionStarted,
+        recorder: Recorder,
+        limits: Limits,
+        name_of: Callable[[object], str],
+        options_of: OptionsOf,
+        version_of: Callable[[object], str | None],
+        function_of: FunctionOf,
+        signature: Signature,
+    ) -> None:
         self._started = started
         self._recorder = recorder
         self._limits = limits
         self._name_of = name_of
+        self._options_of = options_of
+        self._version_of = version_of
+        self._function_of = function_of
+        self._signature = signature
         self._order = Completions()
         self._tasks: dict[int, Task] = {}
         self._mailbox = Mailbox()
@@ -130,12 +164,20 @@ class OrchestrationContext:
 
     @property
     def input(self) -> Any:
-        """The instance's input, a fresh copy at each call."""
-        return codec.decode(self._started.input)
+        """The instance's input, a fresh copy at each call, of the type that the orchestrator's parameter declares."""
+        return self.get_input()
 
-    def get_input(self) -> Any:
-        """The instance's input, as Azure's SDK names it."""
-        return self.input
+    def get_input(self, data_type: Any = None) -> Any:
+        """The instance's input, as Azure's SDK names it.
+
+        Args:
+            data_type: the type that it is to have; otherwise that of the orchestrator's parameter.
+
+        Raises:
+            TypeMismatchError: it does not fit.
+        """
+        kind = self._signature.input if data_type is None else value_type(data_type, what=f"get_input of {self.name}")
+        return kind.decode(self._started.input, what=f"input of orchestrator {self.name!r}")
 
     @property
     def is_replaying(self) -> bool:
@@ -154,17 +196,42 @@ class OrchestrationContext:
 
     # -- calls
 
-    def call_activity(self, activity: object, input: Any = None, *, retry_policy: RetryPolicy | None = None) -> Task:
+    def call_activity(
+        self,
+        activity: object,
+        input: Any = None,
+        *,
+        retry_policy: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        priority: int | None = None,
+        return_type: Any = None,
+    ) -> Task:
         """Call an activity, by function or name, with one input value.
 
         Args:
             activity: the function or its registered name.
-            input: any JSON value.
-            retry_policy: when and how often to call it again if it fails.
+            input: a value of any kind in docs/values.md.
+            retry_policy: when and how often to call it again if it fails; otherwise the activity's own policy, if it is registered here.
+            timeout: how long each attempt may run; otherwise the activity's own timeout.
+            priority: -1000 to 1000, higher ones are taken first; otherwise the activity's own, if it is registered here.
+            return_type: type of the result; otherwise the one that the activity declares, if it is registered here (rule 55).
         """
         name = check_name("activity", self._name_of(activity))
-        text = self._encode(input, f"input of activity {name!r}")
-        return self._call(lambda attempt, first: self._schedule(name, text, attempt, first), retry_policy, "Activity")
+        options = self._options_of(name)
+        function = activity if callable(activity) else self._function_of("activity", name, None)
+        signature = _UNKNOWN if function is None else activity_signature(function)
+        text = self._encode(input, f"input of activity {name!r}", signature.input)
+        result, what = _result_type(signature, return_type), f"result of activity {name!r}"
+        limit = timeout_micros(timeout)
+        rank = options.priority if priority is None else check_priority(priority)
+
+        def schedule(attempt: int, first: int) -> CallTask:
+            task_id = self._next_id()
+            task = ActivityTask(self._order, first or task_id)
+            task.read_by(result, what)
+            return self._open_call(TaskScheduled(task_id, name, text, attempt, task.task_id, rank, limit), task, task_id)
+
+        return self._call(schedule, options.retry_policy if retry_policy is None else retry_policy)
 
     def call_sub_orchestrator(
         self,
@@ -174,49 +241,72 @@ class OrchestrationContext:
         instance_id: str | None = None,
         retry_policy: RetryPolicy | None = None,
         version: str | None = None,
+        on_parent_end: str = LEAVE,
+        tags: Mapping[str, str] | None = None,
+        inherit_tags: bool = False,
+        return_type: Any = None,
     ) -> Task:
         """Run another orchestrator as a child and wait for its output (SUB-2).
 
         Args:
             orchestrator: the function or its registered name.
-            input: any JSON value.
+            input: a value of any kind in docs/values.md.
             instance_id: the child's id; otherwise one is derived.
             retry_policy: when and how often to run it anew if it fails.
-            version: the child's version; otherwise the worker's default.
+            version: the child's version; otherwise that of the function, or else the worker's default (VER-1, rule 49).
+            on_parent_end: what becomes of the child if it is still open when this execution completes, fails or continues as new:
+                ``"leave"`` lets it go on by itself, ``"terminate"`` ends it with all its open children (rule 42).
+            tags: the child's tags.
+            inherit_tags: give it this instance's tags too; of two values for one key the child's own counts.
+            return_type: type of the output; otherwise the one that the orchestrator declares, if it is registered here (rule 55).
         """
         name = check_name("orchestrator", self._name_of(orchestrator))
-        text = self._encode(input, f"input of orchestrator {name!r}")
         given = None if instance_id is None else check_instance_id(instance_id)
-        version = None if version is None else check_version(version)
+        version = self._version_of(orchestrator) if version is None else check_version(version)
+        function = orchestrator if callable(orchestrator) else self._function_of("orchestrator", name, version)
+        signature = _UNKNOWN if function is None else orchestrator_signature(function)
+        text = self._encode(input, f"input of orchestrator {name!r}", signature.input)
+        result, what = _result_type(signature, return_type), f"output of orchestrator {name!r}"
+        policy = check_on_parent_end(on_parent_end)
+        labels = check_tags({**self._started.tags, **check_tags(tags)} if inherit_tags else tags)
+
+        def as_number(task_id: int) -> SubOrchestrationCreated:
+            child = given or child_instance_id(self.instance_id, self.execution_id, task_id)
+            return SubOrchestrationCreated(task_id, name, child, child_execution_id(self.execution_id, task_id), text, version, policy, labels)
 
         def create(_attempt: int, first: int) -> CallTask:
-            task_id = self._next_id()
-            child = given or child_instance_id(self.instance_id, self.execution_id, task_id)
+            event = self._recorder.met_again(as_number(self._next_id()), as_number)
             if given is None and self._is_replaying:
-                self._made_up_ids.add(task_id)
-            event = SubOrchestrationCreated(task_id, name, child, child_execution_id(self.execution_id, task_id), text, version)
-            return self._open_call(event, ChildTask(self._order, first or task_id), task_id)
+                self._made_up_ids.add(event.task_id)
+            task = ChildTask(self._order, first or event.task_id)
+            task.read_by(result, what)
+            return self._open_call(event, task, event.task_id)
 
-        return self._call(create, retry_policy, "Sub-orchestration")
+        return self._call(create, retry_policy)
 
     def create_timer(self, when: datetime | timedelta) -> TimerTask:
         """A durable timer: a moment (naive: UTC) or a delay from the context's clock (TIM-1)."""
         self._check_open()
         return self._timer(fire_time(when, self._now))
 
-    def wait_for_external_event(self, name: str, *, timeout: datetime | timedelta | None = None, default: Any = NOT_GIVEN) -> Task:
+    def wait_for_external_event(
+        self, name: str, *, timeout: datetime | timedelta | None = None, default: Any = NOT_GIVEN, data_type: Any = None
+    ) -> Task:
         """Wait for an external event; the result is its data.
 
         Args:
             name: the event's name, whatever its case.
             timeout: how long to wait, or until when.
             default: the result when the time is over; without one, EventTimeoutError is raised (rule 22).
+            data_type: type of the data; data that does not fit is taken, and raises TypeMismatchError at the yield.
         """
         self._check_open()
         check_name("event", name)
         fire_at = None if timeout is None else fire_time(timeout, self._now)
         event = EventTask(self._order, name)
         event._on_cancel = lambda: self._mailbox.forget(event)
+        if data_type is not None:
+            event.read_by(value_type(data_type, what=f"The event {name!r}"), f"data of event {name!r}")
         timer = None if fire_at is None else self._timer(fire_at)
         self._mailbox.wait(event)
         if timer is None:
@@ -270,7 +360,7 @@ class OrchestrationContext:
             version: the new generation's version; otherwise the same.
         """
         self._check_open()
-        text = self._encode(input, "input")
+        text = self._encode(input, "input", self._signature.input)
         version = self.version if version is None else check_version(version)
         if self._next is None:
             self._next = (text, save_events, version)
@@ -293,24 +383,17 @@ class OrchestrationContext:
 
     # -- helpers
 
-    def _schedule(self, name: str, text: str | None, attempt: int, first: int) -> CallTask:
-        task_id = self._next_id()
-        first = first or task_id
-        return self._open_call(TaskScheduled(task_id, name, text, attempt, first), ActivityTask(self._order, first), task_id)
-
     def _open_call(self, event: HistoryEvent, task: CallTask, task_id: int) -> CallTask:
         self._tasks[task_id] = task
         self._recorder.note(event)
         return task
 
-    def _call(self, begin: Callable[[int, int], CallTask], policy: RetryPolicy | None, what: str) -> Task:
+    def _call(self, begin: Callable[[int, int], CallTask], given: RetryPolicy | None) -> Task:
         self._check_open()
+        policy = check_retry_policy(given)
         if policy is None:
             return begin(1, 0)
-        if not isinstance(policy, RetryPolicy):
-            raise InvalidArgumentError(f"retry_policy is a RetryPolicy, not {type(policy).__name__}")
         first_id = 0
-        began = self._now
 
         def attempt(number: int) -> Task:
             nonlocal first_id
@@ -319,10 +402,11 @@ class OrchestrationContext:
             return task
 
         def plan(number: int, error: TaskFailedError) -> TimerTask | None:
-            start = policy.next_attempt_at(attempt=number, first_attempt_at=began, now=self._now, failure=error.details)
+            start = policy.next_attempt_at(attempt=number, first_attempt_at=retrying.began, now=self._now, failure=error.details)
             return None if start is None else self._timer(start)
 
-        return RetryingTask(self._order, attempt, plan)
+        retrying = RetryingTask(self._order, attempt, plan, self._now)
+        return retrying
 
     def _timer(self, fire_at: Micros) -> TimerTask:
         task_id = self._next_id()
@@ -347,13 +431,17 @@ class OrchestrationContext:
         self._last_task_id += 1
         return self._last_task_id
 
-    def _encode(self, value: Any, what: str) -> str | None:
-        return codec.encode(value, what=what, max_bytes=self._limits.payload_bytes, max_depth=self._limits.payload_depth)
+    def _encode(self, value: Any, what: str, kind: ValueType = PLAIN) -> str | None:
+        return kind.encode(value, what=what, max_bytes=self._limits.payload_bytes, max_depth=self._limits.payload_depth)
 
     def _check_open(self) -> None:
         if self._is_closed and self._refusals < _MAX_REFUSALS:
             self._refusals += 1
             raise ContextClosedError("This execution was abandoned; its code is no longer running as part of the instance")
+
+
+def _result_type(signature: Signature, given: Any) -> ValueType:
+    return signature.result if given is None else value_type(given, what="A return_type")
 
 
 class ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):

@@ -45,11 +45,25 @@ class ExecutionStarted(HistoryEvent):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionCompleted(HistoryEvent):
-    """The generation ended: by its own return, failure or continue-as-new, or from outside."""
+    """The generation ended: by its own return, failure or continue-as-new, or from outside.
+
+    The last three fields are for a rewind of a failed one (core/blame.py).
+
+    Args:
+        status: how it ended.
+        output: JSON text.
+        failure: when it failed.
+        blamed: numbers of the failed calls that made it fail.
+        unseen: numbers of the failed calls of which the code did not know when it was sound.
+        sound_until: length of the history when the code was sound; None in histories from before there were rewinds.
+    """
 
     status: RuntimeStatus
     output: str | None = None
     failure: FailureDetails | None = None
+    blamed: tuple[int, ...] = ()
+    unseen: tuple[int, ...] = ()
+    sound_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,8 @@ class TaskScheduled(HistoryEvent):
         input: JSON text.
         attempt: 1, or more for a further attempt under a retry policy.
         first_task_id: number of the first attempt's call; the same as task_id without retries.
+        priority: calls with a higher one are taken first.
+        timeout: what the call says of it, in microseconds; None leaves it to the activity.
     """
 
     task_id: int
@@ -69,6 +85,8 @@ class TaskScheduled(HistoryEvent):
     input: str | None = None
     attempt: int = 1
     first_task_id: int = 0
+    priority: int = 0
+    timeout: Micros | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +107,17 @@ class TaskFailed(HistoryEvent):
 
 @dataclass(frozen=True, slots=True)
 class SubOrchestrationCreated(HistoryEvent):
-    """A child orchestration was asked for."""
+    """A child orchestration was asked for.
+
+    Args:
+        task_id: number of the call.
+        name: the orchestrator's name.
+        instance_id: the child's id.
+        execution_id: id of the child's first generation.
+        input: JSON text.
+        version: the child's version, when the call names one.
+        on_parent_end: ``leave`` or ``terminate``: what becomes of the child when it is open at its parent's end (rule 42).
+    """
 
     task_id: int
     name: str
@@ -97,6 +125,8 @@ class SubOrchestrationCreated(HistoryEvent):
     execution_id: str
     input: str | None = None
     version: str | None = None
+    on_parent_end: str = "leave"
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +155,7 @@ class TimerCreated(HistoryEvent):
 
 @dataclass(frozen=True, slots=True)
 class TimerFired(HistoryEvent):
-    """A timer became due."""
+    """A timer became due, or a stage of it: then ``fire_at`` is before the timer's own (TIM-5)."""
 
     task_id: int
     fire_at: Micros
@@ -172,9 +202,19 @@ class ExecutionTerminated(HistoryEvent):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionRewound(HistoryEvent):
-    """The instance was rewound: what follows runs anew."""
+    """The instance was rewound: what came after a certain event no longer counts, and what follows runs anew (core/rewind.py).
+
+    Args:
+        reason: JSON text.
+        resumes_after: the last event before this one that still counts.
+        redone: numbers of the calls whose failures do not count either, because they are made again.
+        last_task_id: the highest number given so far; further calls get higher ones, so that nothing late is taken for theirs.
+    """
 
     reason: str | None = None
+    resumes_after: int = 0
+    redone: tuple[int, ...] = ()
+    last_task_id: int = 0
 
 
 EVENT_TYPES: dict[str, type[HistoryEvent]] = {

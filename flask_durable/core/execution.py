@@ -6,16 +6,15 @@ Law: what :meth:`Execution.advance` gives depends on the history and the events 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
-from types import FunctionType
 from typing import Any, TypeVar
 
-from flask_durable.core import codec
 from flask_durable.core.actions import ASKED, is_same, mismatch, open_activities
-from flask_durable.core.context import LimitExceededError, Limits, OrchestrationContext
+from flask_durable.core.blame import Blame, Verdict
+from flask_durable.core.children import BoundChildren
+from flask_durable.core.context import FunctionOf, LimitExceededError, Limits, OptionsOf, OrchestrationContext
 from flask_durable.core.events import (
     EventRaised,
     ExecutionCompleted,
@@ -35,15 +34,23 @@ from flask_durable.core.events import (
     TimerCreated,
     TimerFired,
 )
+from flask_durable.core.exceptions import ExceptionTypes
 from flask_durable.core.failure import FailureDetails, SubOrchestrationFailedError, TaskFailedError
 from flask_durable.core.ids import next_execution_id, own_name
+from flask_durable.core.options import DEFAULT_OPTIONS
+from flask_durable.core.position import position
+from flask_durable.core.resumption import Resumption
+from flask_durable.core.rewind import effective, leftovers
+from flask_durable.core.signature import orchestrator_signature
 from flask_durable.core.status import RuntimeStatus
+from flask_durable.core.stretch import Stretch
 from flask_durable.core.tasks import ActivityTask, ChildTask, Task, TimerTask, not_a_task
 from flask_durable.core.times import Micros
 from flask_durable.core.turn import NextGeneration, Turn
 from flask_durable.errors import InvalidArgumentError, NonDeterminismError
+from flask_durable.logs import get_logger
 
-logger = logging.getLogger("flask_durable.core")
+logger = get_logger("flask_durable.core")
 
 SomeTask = TypeVar("SomeTask", bound=Task)
 
@@ -64,12 +71,31 @@ class Execution:
         orchestrator: a generator function, an ``async def`` function or a plain function of ``(ctx, input)`` or ``(ctx)``.
         limits: how much it may ask for.
         name_of: the registered name of a function.
+        options_of: the options of the activity of a name.
+        version_of: the version of a child, named by function or name, that is given none with the call.
+        function_of: the function that is registered here as a kind and name.
+        exceptions: the exception classes that orchestrators may catch.
     """
 
-    def __init__(self, orchestrator: Callable[..., Any], *, limits: Limits | None = None, name_of: Callable[[object], str] | None = None) -> None:
+    def __init__(
+        self,
+        orchestrator: Callable[..., Any],
+        *,
+        limits: Limits | None = None,
+        name_of: Callable[[object], str] | None = None,
+        options_of: OptionsOf | None = None,
+        version_of: Callable[[object], str | None] = lambda _: None,
+        function_of: FunctionOf | None = None,
+        exceptions: ExceptionTypes | None = None,
+    ) -> None:
         self._function = orchestrator
+        self._signature = orchestrator_signature(orchestrator)
         self._limits = limits or Limits()
         self._name_of = name_of or own_name
+        self._options_of = options_of or (lambda _name: DEFAULT_OPTIONS)
+        self._version_of = version_of
+        self._exceptions = exceptions or ExceptionTypes()
+        self._function_of = function_of or (lambda _kind, _name, _version: None)
         self._context: OrchestrationContext | None = None
         self._code: Generator[Any, Any, Any] | Coroutine[Any, Any, Any] | None = None
         self._yielded: Task | None = None
@@ -77,7 +103,10 @@ class Execution:
         self._asked: deque[HistoryEvent] = deque()
         self._ending = "it ended"
         self._open_activities: set[int] = set()
-        self._actions = 0
+        self._bound_children = BoundChildren()
+        self._blame = Blame(self._length)
+        self._resumption = Resumption()
+        self._stretch = Stretch(self._limits.actions_per_turn)
         self._last_at: Micros = 0
         self.sequence = 0
         self.execution_id = ""
@@ -89,31 +118,43 @@ class Execution:
     # -- the two ways in
 
     def replay(self, history: Sequence[Recorded]) -> None:
-        """Bring fresh code to where its history ends; a contradiction is kept in ``nondeterminism`` (DET-5 to DET-7)."""
+        """Bring fresh code to where its history ends; a contradiction is kept in ``nondeterminism`` (DET-5 to DET-7).
+
+        Args:
+            history: all of it; what rewinds took back is passed over.
+        """
+        left = leftovers(history) if any(isinstance(recorded.event, ExecutionRewound) for recorded in history) else {}
+        if left:
+            self._bound_children.see(recorded.event for recorded in history)
+            history = effective(history)
         try:
             for recorded in history:
+                if isinstance(recorded.event, ExecutionRewound):
+                    self._resumption.rewound(recorded.event, recorded.at, left.get(recorded.sequence, ()), self._context)
                 self._replay_one(recorded)
             if self._asked:
                 raise mismatch(None, self._asked[0])
             if self.is_finished and not (history and isinstance(history[-1].event, ExecutionCompleted)):
                 raise self._ended_early("that it is waiting")
         except NonDeterminismError as error:
-            self.nondeterminism = error
+            self.nondeterminism = NonDeterminismError(error.step, error.recorded, error.asked, position(self._function, self._code))
             self._open_activities = open_activities(history)
-        if self._context is not None:
-            self._context._custom_status_changed = False
+        self._bound_children.see(recorded.event for recorded in history)
+        self._resumption.replayed(self._context)
         self.sequence = history[-1].sequence if history else 0
 
     def advance(self, at: Micros, events: Sequence[HistoryEvent]) -> Turn:
         """Deliver new events and say what follows.
 
         Args:
-            at: the time of the turn; it is moved on when it is not after the turn before.
+            at: the time of the turn; it is moved on when it is not after the turn before, or before a timer that has fired (TIM-2).
             events: what arrived, in order; ExecutionStarted first in the first turn.
         """
-        at = max(at, self._last_at + 1)
+        at = max(at, self._last_at + 1, *(event.fire_at for event in events if isinstance(event, TimerFired)))
         turn = self._turn = Turn(at)
-        self._last_at, self._actions = at, 0
+        self._resumption.begin(turn)
+        self._last_at = at
+        self._stretch.turn_begins()
         self._set_time(at, is_replaying=False)
         if self.nondeterminism is not None:
             turn.events.extend(events)
@@ -122,6 +163,11 @@ class Execution:
             self._deliver_all(turn, events)
         self._close_turn(turn)
         return turn
+
+    @property
+    def has_code(self) -> bool:
+        """Whether closing it runs code that somebody else wrote."""
+        return getattr(self._code, "gi_frame", None) is not None or getattr(self._code, "cr_frame", None) is not None
 
     def close(self) -> None:
         """Abandon the code quietly; what its ``finally`` blocks ask for is refused."""
@@ -142,12 +188,7 @@ class Execution:
 
     def note(self, event: HistoryEvent) -> None:
         """The code asked for something."""
-        self._actions += 1
-        if self._actions > self._limits.actions_per_turn:
-            raise LimitExceededError(
-                f"More than {self._limits.actions_per_turn} calls without a yield (DURABLE_MAX_ACTIONS_PER_TURN); "
-                "yield groups of calls, or spread the work over sub-orchestrations or continue_as_new"
-            )
+        self._stretch.count()
         if isinstance(event, TaskScheduled):
             self._open_activities.add(event.task_id)
         if self._turn is None:
@@ -157,17 +198,25 @@ class Execution:
 
     def timer_cancelled(self, task_id: int) -> None:
         """A timer must not fire any more."""
-        if self._turn is not None:
+        if self._turn is None:
+            self._resumption.timer_cancelled(task_id)
+        else:
             self._turn.cancelled_timers.append(task_id)
+
+    def met_again(self, asked: SubOrchestrationCreated, as_number: Callable[[int], SubOrchestrationCreated]) -> SubOrchestrationCreated:
+        """The child that is asked for, or the same one from a turn that was taken back."""
+        return self._resumption.met_again(asked, as_number)
 
     # -- replay
 
     def _replay_one(self, recorded: Recorded) -> None:
         event, at = recorded.event, max(recorded.at, self._last_at)
         if at != self._last_at:
-            self._last_at, self._actions = at, 0
+            self._last_at = at
+            self._stretch.turn_begins()
         if isinstance(event, IGNORED):
             return
+        self._resumption.went_on()
         if isinstance(event, ASKED):
             self._confirm(event)
             return
@@ -176,6 +225,8 @@ class Execution:
         if self.is_finished:
             raise self._ended_early(f"that it went on, with {type(event).__name__}")
         self._set_time(at, is_replaying=True)
+        self._stretch.begin(recorded.sequence - 1, None)
+        self.sequence = recorded.sequence
         self._deliver(event)
 
     def _confirm(self, recorded: HistoryEvent) -> None:
@@ -202,14 +253,16 @@ class Execution:
         for index, event in enumerate(events):
             if self.is_finished:
                 self._carry(turn, events[index:])
+                turn.undelivered = len(events) - index
                 return
             if isinstance(event, IGNORED):
                 continue
             turn.events.append(event)
-            if self.sequence + len(turn.events) > self._limits.history_events:
+            self._stretch.begin(self._length() - 1, turn)
+            if self._length() > self._limits.history_events:
                 self._raised(self._history_error())
-                return
-            self._deliver(event)
+            else:
+                self._deliver(event)
 
     def _deliver(self, event: HistoryEvent) -> None:
         handler = _HANDLERS[type(event)]
@@ -229,10 +282,15 @@ class Execution:
         limit = self._limits.history_events
         return LimitExceededError(f"The history has more than {limit} events (DURABLE_MAX_HISTORY_EVENTS); use continue_as_new to begin a new one")
 
+    def _length(self) -> int:
+        """Number of the last event, with what the code has asked for so far."""
+        return self.sequence + len(self._asked if self._turn is None else self._turn.events)
+
     def _close_turn(self, turn: Turn) -> None:
         self._turn = None
         self.sequence += len(turn.events)
         turn.open_activities = len(self._open_activities)
+        self._bound_children.see(turn.events)
         context = self._context
         if context is not None:
             turn.custom_status = context._custom_status
@@ -241,6 +299,13 @@ class Execution:
             context._is_replaying = True
         if turn.next_generation is not None or turn.status.is_final:
             turn.activities, turn.timers = [], []
+            turn.bound_children = self._bound_children.task_ids
+        turn.timers = [self._stage(timer, turn.at) for timer in turn.timers]
+
+    def _stage(self, timer: TimerCreated, at: Micros) -> TimerCreated:
+        """What the storage is to wait for: the timer's own time, or the end of its next stage (TIM-5)."""
+        longest = self._limits.timer_interval
+        return timer if longest is None else replace(timer, fire_at=min(timer.fire_at, at + longest))
 
     def _set_time(self, at: Micros, *, is_replaying: bool) -> None:
         if self._context is not None:
@@ -250,10 +315,14 @@ class Execution:
 
     def _on_started(self, event: ExecutionStarted) -> None:
         self.execution_id, self.instance_id, self.generation = event.execution_id, event.instance_id, event.generation
-        self._context = context = OrchestrationContext(event, self, self._limits, self._name_of)
+        signature = self._signature
+        self._context = context = OrchestrationContext(
+            event, self, self._limits, self._name_of, self._options_of, self._version_of, self._function_of, signature
+        )
+        context._last_task_id = self._resumption.last_task_id
         self._set_time(self._last_at, is_replaying=self._turn is None)
         try:
-            value = self._function(context, codec.decode(event.input)) if _takes_input(self._function) else self._function(context)
+            value = self._function(context, *signature.arguments(event.input, what=f"input of orchestrator {event.name!r}"))
         except BaseException as error:  # noqa: BLE001 - whatever orchestrator code raises becomes the instance's failure (rule 7)
             self._raised(error)
             return
@@ -282,21 +351,36 @@ class Execution:
         if task is not None:
             self._open_activities.discard(event.task_id)
             text = f"Activity task #{task.task_id} failed: {event.failure.message}"
-            task.fail(TaskFailedError(text, event.failure, task.task_id))
+            self._fail(task, event.task_id, self._exceptions.error(TaskFailedError, text, event.failure, task.task_id))
             self._go_on()
 
     def _on_child_failed(self, event: SubOrchestrationFailed) -> None:
         task = self._take(event.task_id, ChildTask)
         if task is not None:
             text = f"Sub-orchestration task #{task.task_id} failed: {event.failure.message}"
-            task.fail(SubOrchestrationFailedError(text, event.failure, task.task_id))
+            self._fail(task, event.task_id, self._exceptions.error(SubOrchestrationFailedError, text, event.failure, task.task_id))
             self._go_on()
 
+    def _fail(self, task: Task, task_id: int, error: TaskFailedError) -> None:
+        self._blame.failed(task_id, error)
+        task.fail(error)
+
     def _on_timer_fired(self, event: TimerFired) -> None:
+        if self._is_stage(event):
+            return
         task = self._take(event.task_id, TimerTask)
         if task is not None:
             task.complete(None)
             self._go_on()
+
+    def _is_stage(self, event: TimerFired) -> bool:
+        # The history says how a timer was carried out, so that a replay under another setting decides the same
+        timer = self._context._tasks.get(event.task_id) if self._context is not None else None
+        if not isinstance(timer, TimerTask) or event.fire_at >= timer.fire_at:
+            return False
+        if self._turn is not None:
+            self._turn.timers.append(TimerCreated(timer.task_id, timer.fire_at))
+        return True
 
     def _on_event_raised(self, event: EventRaised) -> None:
         if self._context is not None:
@@ -319,7 +403,8 @@ class Execution:
             task = self._yielded
             if task is None or task.completion is None:
                 return
-            error = task.get_exception()
+            error = task._error
+            task.show(is_raised=error is not None)
             if error is not None:
                 self._step(None, error.with_traceback(None))
             else:
@@ -332,7 +417,7 @@ class Execution:
         self._yielded = None
         for _ in range(MAX_WRONG_YIELDS):
             try:
-                yielded = code.send(None if task is None else task.get_result()) if error is None else code.throw(error)
+                yielded = code.send(None if task is None else task.value()) if error is None else code.throw(error)
             except StopIteration as stop:
                 output = stop.value
                 break
@@ -368,21 +453,27 @@ class Execution:
             self._raised(InvalidArgumentError("The orchestrator is an async generator; write 'async def' with await, or 'def' with yield"))
             return
         try:
-            output = codec.encode(value, what="output", max_bytes=self._limits.payload_bytes, max_depth=self._limits.payload_depth)
+            kind, limits = self._signature.result, self._limits
+            output = kind.encode(value, what="output", max_bytes=limits.payload_bytes, max_depth=limits.payload_depth)
+            kind.check(output, what="output")
         except InvalidArgumentError as error:
             self._raised(error)  # SCH-8
             return
         self._end(RuntimeStatus.COMPLETED, output=output)
 
     def _raised(self, error: BaseException) -> None:
-        self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(error))
+        latest = self._stretch.failed(self._turn, self._asked)
+        verdict = Verdict((), (), self.sequence) if error is self.nondeterminism else self._blame.verdict(error, self.sequence, latest)
+        self._end(RuntimeStatus.FAILED, failure=FailureDetails.from_exception(error, data_of=self._exceptions.data_of), verdict=verdict)
 
-    def _end(self, status: RuntimeStatus, *, output: str | None = None, failure: FailureDetails | None = None) -> None:
+    def _end(
+        self, status: RuntimeStatus, *, output: str | None = None, failure: FailureDetails | None = None, verdict: Verdict | None = None
+    ) -> None:
         self.is_finished = True
         self._ending = f"it failed with {failure.type_name}: {failure.message}" if failure else "it ended"
         turn = self._turn
         if turn is not None:
-            turn.events.append(ExecutionCompleted(status, output, failure))
+            turn.events.append(ExecutionCompleted(status, output, failure, *(verdict or ())))
             turn.status, turn.output, turn.failure = status, output, failure
 
     def _continue_as_new(self) -> None:
@@ -405,17 +496,3 @@ _HANDLERS: dict[type[HistoryEvent], Callable[[Execution, Any], None]] = {
     TimerFired: Execution._on_timer_fired,
     EventRaised: Execution._on_event_raised,
 }
-
-
-def _takes_input(function: Callable[..., Any]) -> bool:
-    if type(function) is FunctionType and not hasattr(function, "__wrapped__"):  # what inspect would find, in a tenth of the time
-        code = function.__code__
-        return code.co_argcount >= 2 or bool(code.co_flags & inspect.CO_VARARGS)
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return True
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
-        return True
-    return sum(parameter.kind in positional for parameter in parameters) >= 2

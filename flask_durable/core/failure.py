@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,8 @@ class FailureDetails:
         traceback: the formatted traceback, cut to ``MAX_TRACEBACK`` characters.
         cause: details of ``__cause__`` (or of ``__context__``, when it is not suppressed).
         is_non_retriable: whether a retry policy must leave it alone.
+        bases: qualified names of the class's own base classes, up to Exception.
+        data: JSON text of its arguments and attributes, if its class is registered (core/exceptions.py).
     """
 
     type_name: str
@@ -30,16 +33,38 @@ class FailureDetails:
     traceback: str = ""
     cause: FailureDetails | None = None
     is_non_retriable: bool = False
+    bases: tuple[str, ...] = ()
+    data: str | None = None
 
     @classmethod
-    def from_exception(cls, error: BaseException, *, is_non_retriable: bool = False) -> FailureDetails:
-        """Keep what can be kept of an exception; text is cut, never refused (rule 7)."""
-        return _details(error, is_non_retriable, MAX_CAUSES)
+    def from_exception(
+        cls, error: BaseException, *, is_non_retriable: bool = False, data_of: Callable[[BaseException], str | None] = lambda _error: None
+    ) -> FailureDetails:
+        """Keep what can be kept of an exception; text is cut, never refused (rule 7).
+
+        Args:
+            error: the exception.
+            is_non_retriable: whether trying again would not help.
+            data_of: gives the data that are kept of an exception.
+        """
+        return _details(error, is_non_retriable, MAX_CAUSES, data_of)
 
     def is_type(self, kind: type[BaseException] | str) -> bool:
-        """Whether the exception was of that class, named by itself, its qualified or its short name."""
-        wanted = kind if isinstance(kind, str) else qualified_name(kind)
-        return self.type_name == wanted or self.type_name.rpartition(".")[2] == wanted
+        """Whether the exception was of that class: given as a class, also of a subclass; given as text, by qualified or short name."""
+        if not isinstance(kind, str):
+            name = qualified_name(kind)
+            if name in self.bases:
+                return True
+            return self.type_name == name
+        return kind in (self.type_name, self.type_name.rpartition(".")[2])
+
+    @property
+    def origin(self) -> FailureDetails:
+        """The failure itself, where this only says that a call failed and was not caught: that of the innermost such call."""
+        details = self
+        while details.cause is not None and details.type_name in _CARRIERS:
+            details = details.cause
+        return details
 
     def is_caused_by(self, kind: type[BaseException] | str) -> bool:
         """Whether the exception or one in its chain of causes was of that class."""
@@ -51,7 +76,7 @@ class FailureDetails:
         return False
 
     def to_json(self) -> dict[str, Any]:
-        """The form that is stored and shown."""
+        """The form that is shown."""
         return {
             "errorType": self.type_name,
             "errorMessage": self.message,
@@ -59,6 +84,15 @@ class FailureDetails:
             "innerFailure": self.cause.to_json() if self.cause else None,
             "isNonRetriable": self.is_non_retriable,
         }
+
+    def to_stored(self) -> dict[str, Any]:
+        """The form that is stored: what is shown, and what it takes to raise it again."""
+        stored = {**self.to_json(), "innerFailure": self.cause.to_stored() if self.cause else None}
+        if self.bases:
+            stored["errorBases"] = list(self.bases)
+        if self.data is not None:
+            stored["errorData"] = self.data
+        return stored
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FailureDetails:
@@ -70,6 +104,8 @@ class FailureDetails:
             traceback=str(data.get("stackTrace") or ""),
             cause=cls.from_json(cause) if isinstance(cause, dict) else None,
             is_non_retriable=bool(data.get("isNonRetriable", False)),
+            bases=tuple(data.get("errorBases") or ()),
+            data=data.get("errorData"),
         )
 
 
@@ -91,7 +127,7 @@ class TaskFailedError(DurableError):
 
     def is_type(self, kind: type[BaseException] | str) -> bool:
         """Whether the original exception was of that class (rule 30)."""
-        return self.details.is_type(kind)
+        return self.details.is_type(kind) or self.details.origin.is_type(kind)
 
 
 class SubOrchestrationFailedError(TaskFailedError):
@@ -100,25 +136,46 @@ class SubOrchestrationFailedError(TaskFailedError):
     code = "sub_orchestration_failed"
 
 
+class NonRetriableError(DurableError):
+    """Raise it, or a subclass, in an activity or a sub-orchestration: no retry policy makes a further attempt (rule 26)."""
+
+    code = "non_retriable"
+
+
+_CARRIERS = frozenset({f"{__name__}.TaskFailedError", f"{__name__}.SubOrchestrationFailedError"})
+
+
+def is_named(kind: type, name: str) -> bool:
+    """Whether a class or one of its bases has that qualified or short name."""
+    return any(name in (base.__name__, qualified_name(base)) for base in kind.__mro__)
+
+
 def qualified_name(kind: type) -> str:
     """Module and qualified name of a class, ``builtins.ValueError``."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _details(error: BaseException, is_non_retriable: bool, levels: int) -> FailureDetails:
+def _details(error: BaseException, is_non_retriable: bool, levels: int, data_of: Callable[[BaseException], str | None]) -> FailureDetails:
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     inner: FailureDetails | None = None
     if isinstance(error, TaskFailedError):
         inner = _cut(error.details, levels - 1)
     elif cause is not None and levels > 1:
-        inner = _details(cause, False, levels - 1)
+        inner = _details(cause, False, levels - 1, data_of)
+    is_carrier = isinstance(error, TaskFailedError)
     return FailureDetails(
         type_name=qualified_name(type(error)),
         message=_clean(_text(error), MAX_MESSAGE),
         traceback=_clean(_trace(error), MAX_TRACEBACK),
         cause=inner,
-        is_non_retriable=is_non_retriable,
+        is_non_retriable=is_non_retriable or (isinstance(error, NonRetriableError) and not is_carrier),
+        bases=() if is_carrier else _bases(type(error)),
+        data=None if is_carrier else data_of(error),
     )
+
+
+def _bases(kind: type) -> tuple[str, ...]:
+    return tuple(qualified_name(base) for base in kind.__mro__[1:] if base not in (Exception, BaseException, object))
 
 
 def _cut(details: FailureDetails | None, levels: int) -> FailureDetails | None:

@@ -10,7 +10,8 @@ from flask_durable.errors import InvalidArgumentError
 MAX_ID_LENGTH = 100
 MAX_NAME_LENGTH = 200
 MAX_VERSION_LENGTH = 100
-RESERVED_IDS = frozenset({"start", "openapi.json", "docs"})
+MAX_DEDUP_KEY_LENGTH = 200
+RESERVED_IDS = frozenset({"start", "openapi.json", "docs", "versions"})
 """Static path segments of the management API: an instance with such an id could not be reached there."""
 
 _FORBIDDEN = frozenset("/\\#?")
@@ -67,6 +68,20 @@ def check_version(version: object) -> str:
     return version
 
 
+def check_dedup_key(key: object) -> str:
+    """Return the de-duplication key of an event when it is allowed (rule 23).
+
+    Raises:
+        InvalidArgumentError: it is no short text.
+    """
+    if not isinstance(key, str) or not key.strip() or len(key) > MAX_DEDUP_KEY_LENGTH:
+        raise InvalidArgumentError(
+            f"A de-duplication key is a text of 1 to {MAX_DEDUP_KEY_LENGTH} characters that are not all blank, not {key!r:.100}"
+        )
+    _check_characters("de-duplication key", key, forbidden=frozenset())
+    return key
+
+
 def own_name(function_or_name: object) -> str:
     """The name of a function where no registry knows better."""
     return function_or_name if isinstance(function_or_name, str) else str(getattr(function_or_name, "__name__", function_or_name))
@@ -89,6 +104,11 @@ def derived_uuid(execution_id: str, counter: int) -> uuid.UUID:
 def next_execution_id(execution_id: str) -> str:
     """The execution id of the generation that follows."""
     return uuid.uuid5(_NAMESPACE, f"{execution_id}/next").hex
+
+
+def repeated_execution_id(execution_id: str, counter: int) -> str:
+    """The execution id of a child that is run from the beginning again, at that point of its parent's history."""
+    return uuid.uuid5(_NAMESPACE, f"{execution_id}/again/{counter}").hex
 
 
 def child_execution_id(execution_id: str, task_id: int) -> str:

@@ -40,7 +40,7 @@ class TimedEventTask(CancellableTask):
         self._event = event
         self._timer = timer
         self._default = default
-        if event.is_complete:
+        if event.completion is not None:
             self.child_completed(event)
             return
         event.add_parent(self)
@@ -55,7 +55,11 @@ class TimedEventTask(CancellableTask):
         if self.completion is not None:
             return
         if child is self._event:
-            self.complete(child.get_result())
+            error = child._error  # its data may be of the wrong type
+            if error is None:
+                self.complete(child.value())
+            else:
+                self.fail(error)
             self._timer.cancel()
         elif self._default is NOT_GIVEN:
             self.fail(EventTimeoutError(self._event.name))
@@ -115,7 +119,7 @@ class Mailbox:
             return
         for task in _waits_in(root):
             self._fresh.get(task.folded, {}).pop(task, None)
-            if not task.is_complete and task.belongs_to(root):
+            if task.completion is None and task.belongs_to(root):
                 kept = self._kept.get(task.folded)
                 if kept:
                     self._take(task, kept)
@@ -138,7 +142,7 @@ class Mailbox:
         awake = self._awake.get(folded)
         while awake and self._root is not None:
             task = awake.popleft()
-            if not task.is_complete and task.belongs_to(self._root):
+            if task.completion is None and task.belongs_to(self._root):
                 return task
         return None
 
@@ -154,7 +158,7 @@ class Mailbox:
 def _waits_in(root: Task) -> list[EventTask]:
     """The open waits in a tree of tasks, oldest first."""
     if isinstance(root, EventTask):
-        return [] if root.is_complete else [root]
+        return [] if root.completion is not None else [root]
     found: list[EventTask] = []
     seen: set[Task] = {root}
     todo: list[Task] = [root]
@@ -165,6 +169,6 @@ def _waits_in(root: Task) -> list[EventTask]:
             seen.add(task)
             if not isinstance(task, EventTask):
                 todo.append(task)
-            elif not task.is_complete:
+            elif task.completion is None:
                 found.append(task)
     return sorted(found, key=lambda task: task.number)

@@ -81,7 +81,7 @@ class RetryPolicy:
         """
         if attempt >= self.max_number_of_attempts or failure.is_non_retriable:
             return None
-        if any(failure.is_type(kind) for kind in self.non_retriable):
+        if any(failure.is_type(kind) or failure.origin.is_type(kind) for kind in self.non_retriable):
             return None
         start = now + self._wait(attempt)
         timeout = _optional_micros("retry_timeout", self.retry_timeout)

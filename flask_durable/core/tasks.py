@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 from flask_durable.core import codec
+from flask_durable.core.blame import handled_by_policy, see
 from flask_durable.core.failure import TaskFailedError
 from flask_durable.core.times import Micros
-from flask_durable.errors import InvalidArgumentError, TaskCancelledError, TaskNotCompleteError
+from flask_durable.core.typed import ValueType
+from flask_durable.errors import InvalidArgumentError, TaskCancelledError, TaskNotCompleteError, TypeMismatchError
 
 
 class Task:
@@ -17,29 +20,32 @@ class Task:
     ``completion`` is the place in the order in which the tasks of an execution were recorded as complete (rule 14); None while open.
     """
 
-    __slots__ = ("_error", "_parents", "_result", "_text", "completion", "order")
+    __slots__ = ("_error", "_parents", "_read", "_result", "_text", "completion", "order")
 
     def __init__(self, order: Completions) -> None:
         self.order = order
         self.completion: int | None = None
         self._result: Any = None
         self._text: str | None = None
+        self._read: Callable[[str | None], Any] | None = None
         self._error: Exception | None = None
         self._parents: list[Task] = []
 
     @property
     def is_complete(self) -> bool:
         """Whether there is a result, a failure or a cancellation."""
+        self.show()
         return self.completion is not None
 
     @property
     def is_completed(self) -> bool:
         """The same, by the name it has in Azure's SDK."""
-        return self.completion is not None
+        return self.is_complete
 
     @property
     def is_failed(self) -> bool:
         """Whether asking for the result raises."""
+        self.show()
         return self._error is not None
 
     @property
@@ -56,15 +62,30 @@ class Task:
         """
         if self.completion is None:
             raise TaskNotCompleteError("The task is still open; yield it and use what the yield gives")
+        self.show(is_raised=True)
+        return self.value()
+
+    def get_exception(self) -> Exception | None:
+        """What made the task fail, or None."""
+        self.show()
+        return self._error
+
+    def value(self) -> Any:
+        """The result, for this package's own use: the code does not learn of it.
+
+        Raises:
+            Exception: what made the task fail.
+        """
         if self._error is not None:
             raise self._error.with_traceback(None)
         if self._text is not None:
             self._result, self._text = codec.decode(self._text), None
         return self._result
 
-    def get_exception(self) -> Exception | None:
-        """What made the task fail, or None."""
-        return self._error
+    def show(self, *, is_raised: bool = False) -> None:
+        """The code learns how the task ended: which failures it knows of from now on decides about a rewind (core/blame.py)."""
+        if self._error is not None:
+            see(self._error, is_raised=is_raised)
 
     def __await__(self) -> Generator[Task, Any, Any]:
         """Wait for the task in an ``async def`` orchestrator."""
@@ -77,10 +98,29 @@ class Task:
             self._end()
 
     def complete_with_text(self, text: str | None) -> None:
-        """Give the task its result as JSON text, which is decoded when somebody asks."""
-        if self.completion is None:
+        """Give the task its result as JSON text, which is decoded when somebody asks; one that does not fit its declared type makes it fail."""
+        if self.completion is not None:
+            return
+        if self._read is None:
             self._text = text
             self._end()
+            return
+        try:
+            value = self._read(text)
+        except TypeMismatchError as error:
+            self.fail(error)
+        else:
+            self.complete(value)
+
+    def read_by(self, kind: ValueType, what: str) -> None:
+        """Let the result be of that type.
+
+        Args:
+            kind: the type.
+            what: the result's name in error messages.
+        """
+        if kind.reader is not None:
+            self._read = functools.partial(kind.decode, what=what)
 
     def fail(self, error: Exception) -> None:
         """Make the task fail."""
@@ -199,16 +239,24 @@ class RetryingTask(Task):
     Args:
         begin: makes attempt number n and returns its task.
         plan: called with the failed attempt's number and error; returns the timer to wait for, or None to give up.
+        began: time of the first attempt.
     """
 
-    __slots__ = ("_attempt", "_begin", "_plan")
+    __slots__ = ("_attempt", "_begin", "_plan", "began")
 
-    def __init__(self, order: Completions, begin: Callable[[int], Task], plan: Callable[[int, TaskFailedError], TimerTask | None]) -> None:
+    def __init__(
+        self, order: Completions, begin: Callable[[int], Task], plan: Callable[[int, TaskFailedError], TimerTask | None], began: Micros = 0
+    ) -> None:
         super().__init__(order)
+        self.began = began
         self._attempt = 1
         self._begin = begin
         self._plan = plan
         begin(1).add_parent(self)
+
+    def start_over(self, now: Micros) -> None:
+        """A rewind makes the present attempt again: it counts as the first one, made now (rule 45)."""
+        self._attempt, self.began = 1, now
 
     def child_completed(self, child: Task) -> None:
         """An attempt ended, or the wait before the next one."""
@@ -216,9 +264,9 @@ class RetryingTask(Task):
             self._attempt += 1
             self._begin(self._attempt).add_parent(self)
             return
-        error = child.get_exception()
+        error = child._error
         if error is None:
-            self.complete(child.get_result())
+            self.complete(child.value())
             return
         try:
             timer = self._plan(self._attempt, error) if isinstance(error, TaskFailedError) else None
@@ -229,6 +277,7 @@ class RetryingTask(Task):
             self.fail(error)
         else:
             timer.add_parent(self)
+            handled_by_policy(error)
 
 
 class Group(Task):
@@ -244,6 +293,18 @@ class Group(Task):
         """The tasks of the group, in the order given."""
         return self._members
 
+    def show(self, *, is_raised: bool = False) -> None:
+        """The code learns how the group ended, and how the tasks did that it gets as the result."""
+        super().show(is_raised=is_raised)
+        todo, shown = [self._result], set()
+        while todo:
+            result = todo.pop()
+            for task in result if isinstance(result, list) else (result,):
+                if isinstance(task, Task) and id(task) not in shown:
+                    shown.add(id(task))
+                    Task.show(task)
+                    todo.append(task._result)
+
 
 class WhenAll(Group):
     """All of a group: the results in the order given, or the first failure at once (rules 11 to 13, TSK-1)."""
@@ -253,13 +314,13 @@ class WhenAll(Group):
     def __init__(self, order: Completions, members: Sequence[Task]) -> None:
         super().__init__(order, members)
         self._open = 0
-        failed = [member for member in self._members if member.is_failed]
+        failed = [member for member in self._members if member._error is not None]
         if failed:
             first = min(failed, key=_completion)
             self._fail_like(first)
             return
         for member in self._members:
-            if not member.is_complete:
+            if member.completion is None:
                 self._open += 1
                 member.add_parent(self)
         self._check()
@@ -269,19 +330,19 @@ class WhenAll(Group):
         self._open -= 1
         if self.completion is not None:
             return
-        if child.is_failed:
+        if child._error is not None:
             self._fail_like(child)
         else:
             self._check()
 
     def _fail_like(self, member: Task) -> None:
-        error = member.get_exception()
+        error = member._error
         if error is not None:
             self.fail(error)
 
     def _check(self) -> None:
         if self._open == 0:
-            self.complete([member.get_result() for member in self._members])
+            self.complete([member.value() for member in self._members])
 
 
 class WhenAllSettled(Group):
@@ -291,7 +352,7 @@ class WhenAllSettled(Group):
 
     def __init__(self, order: Completions, members: Sequence[Task]) -> None:
         super().__init__(order, members)
-        open_members = [member for member in self._members if not member.is_complete]
+        open_members = [member for member in self._members if member.completion is None]
         self._open = len(open_members)
         for member in open_members:
             member.add_parent(self)
@@ -314,7 +375,7 @@ class WhenAny(Group):
 
     def __init__(self, order: Completions, members: Sequence[Task]) -> None:
         super().__init__(order, members)
-        done = [member for member in members if member.is_complete]
+        done = [member for member in members if member.completion is not None]
         if done:
             self.complete(min(done, key=_completion))
             return

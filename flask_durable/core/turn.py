@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flask_durable.core.events import (
     EventRaised,
@@ -34,6 +35,17 @@ class NextGeneration:
     carried: tuple[EventRaised, ...] = ()
 
 
+class Mark(NamedTuple):
+    """How much a turn had come to at some moment."""
+
+    events: int
+    activities: int
+    timers: int
+    cancelled_timers: int
+    children: int
+    sent_events: int
+
+
 @dataclass(slots=True)
 class Turn:
     """The outcome of one turn.
@@ -53,6 +65,8 @@ class Turn:
         custom_status_changed: whether this turn set it.
         next_generation: set when the instance continues as new; the status is then Running.
         open_activities: how many activity calls are open after this turn.
+        bound_children: numbers of the calls whose children are terminated, because the execution ends with this turn.
+        undelivered: how many of the events handed over, the last ones, came after the end.
     """
 
     at: Micros
@@ -69,6 +83,8 @@ class Turn:
     custom_status_changed: bool = False
     next_generation: NextGeneration | None = None
     open_activities: int = 0
+    bound_children: tuple[int, ...] = ()
+    undelivered: int = 0
 
     def ask(self, event: HistoryEvent) -> None:
         """The code asked for something: it goes into the history and to whoever carries it out."""
@@ -81,3 +97,13 @@ class Turn:
             self.children.append(event)
         elif isinstance(event, EventSent):
             self.sent_events.append(event)
+
+    def mark(self) -> Mark:
+        """Where the turn is now."""
+        counted = (self.events, self.activities, self.timers, self.cancelled_timers, self.children, self.sent_events)
+        return Mark(*(len(each) for each in counted))
+
+    def back_to(self, mark: Mark) -> None:
+        """Forget what came after that moment."""
+        del self.events[mark.events :], self.activities[mark.activities :], self.timers[mark.timers :]
+        del self.cancelled_timers[mark.cancelled_timers :], self.children[mark.children :], self.sent_events[mark.sent_events :]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-
 import flask_smorest
 from flask import Flask
 
 from flask_durable.access import make_policy
 from flask_durable.client import DurableClient
 from flask_durable.config import Settings
+from flask_durable.http.converters import add_converter
 from flask_durable.http.guard import Guard
 from flask_durable.http.native import NativeViews
 from flask_durable.http.openapi import host_api, own_api, prepare_spec
 from flask_durable.http.routes import ROUTES, build_blueprint
 from flask_durable.http.swagger import PERMISSIONS, add_documentation
+from flask_durable.http.waiting import WaitingRoom
+from flask_durable.logs import get_logger
 from flask_durable.registry import Registry
 from flask_durable.telemetry import Telemetry
 
-logger = logging.getLogger("flask_durable.http")
+logger = get_logger("flask_durable.http")
 
 
 def register(
@@ -41,7 +42,9 @@ def register(
     guard = Guard(policy, settings, telemetry, permissions, pages=frozenset(PERMISSIONS))
     host = api if api is not None else host_api(app)
     own = own_api(app, settings)
-    blueprint = build_blueprint(NativeViews(client, registry, settings, policy), guard, settings)
+    views = NativeViews(client, registry, settings, policy, WaitingRoom(settings.max_waiting_requests, settings.retry_after))
+    add_converter(app)
+    blueprint = build_blueprint(views, guard, settings)
     add_documentation(blueprint, guard, own, registry=registry, settings=settings)
     for each in (own, host) if host is not None else (own,):
         prepare_spec(each, settings)

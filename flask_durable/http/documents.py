@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from flask_durable.client import OrchestrationStatus
 from flask_durable.core import codec
 from flask_durable.core.events import (
     EventRaised,
@@ -34,6 +33,8 @@ from flask_durable.core.events import (
 )
 from flask_durable.core.failure import FailureDetails
 from flask_durable.core.times import Micros, from_micros
+from flask_durable.statuses import OrchestrationStatus
+from flask_durable.storage.interface import VersionUse
 
 Entry = dict[str, Any]
 
@@ -57,12 +58,19 @@ def status_document(status: OrchestrationStatus, *, history: list[Entry] | None 
         "failureDetails": status.failure_details.to_json() if status.failure_details else None,
         "restartedFrom": status.restarted_from,
         "parkedReason": status.parked_reason,
+        "waitingReason": status.waiting_reason,
     }
     if history is not None or history_error is not None:
         document["historyEvents"] = document["history"] = history
     if history_error is not None:
         document["historyError"] = history_error
     return document
+
+
+def version_document(use: VersionUse) -> Entry:
+    """A row of the report of versions; the counts by the names of the statuses."""
+    counts = {status.value: count for status, count in use.counts.items()}
+    return {"name": use.name, "version": use.version, "total": sum(counts.values()), "counts": counts}
 
 
 def history_digest(history: Iterable[Recorded], *, show_input: bool, show_output: bool) -> list[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,35 +10,55 @@ from flask.signals import got_request_exception
 from werkzeug.exceptions import HTTPException
 
 from flask_durable.access import Refusal
-from flask_durable.errors import DurableError, InstanceExistsError, InstanceFinishedError, InstanceNotFinishedError, StoreUnavailableError
+from flask_durable.core.status import FINAL_STATUSES
+from flask_durable.errors import (
+    ConnectionsExhaustedError,
+    DurableError,
+    InstanceExistsError,
+    InstanceFinishedError,
+    InstanceNotFailedError,
+    InstanceNotFinishedError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from flask_durable.http.answers import json_response
+from flask_durable.logs import get_logger
 
-logger = logging.getLogger("flask_durable.http")
+logger = get_logger("flask_durable.http")
 
 STATUS_OF_CODE: dict[str, int] = {
     "durable_error": 500,
     "configuration": 500,
     "invalid_argument": 400,
     "payload_too_large": 413,
+    "type_mismatch": 400,
     "not_registered": 400,
     "instance_not_found": 404,
     "instance_exists": 409,
     "instance_finished": 410,
     "instance_not_finished": 409,
+    "instance_not_failed": 409,
     "nondeterminism": 500,
     "task_failed": 500,
     "sub_orchestration_failed": 500,
     "task_cancelled": 500,
     "task_not_complete": 500,
     "event_timeout": 500,
+    "activity_timeout": 500,
+    "activity_lost": 500,
+    "non_retriable": 500,
     "wait_timeout": 504,
     "store_unavailable": 503,
+    "connections_exhausted": 503,
+    "outcome_unknown": 503,
+    "version_mismatch": 500,
     "schema_version": 503,
     "worker_lost": 503,
     "corrupt_history": 409,
     "limit_exceeded": 500,
     "context_closed": 500,
     "turn_impossible": 500,
+    "not_supported": 501,
 }
 """HTTP status of each error class of the package, by its stable code."""
 
@@ -51,10 +70,12 @@ CODE_OF_STATUS: dict[int, str] = {
     405: "method_not_allowed",
     413: "payload_too_large",
     415: "unsupported_media_type",
+    429: "too_many_requests",
 }
 """Stable code of the errors that only HTTP knows, by their status."""
 
 _STORE_UNAVAILABLE = "The database does not answer; try again later"
+_OUTCOME_UNKNOWN = "The database did not answer in time, and the request may have been carried out: look before you send it again"
 _INTERNAL = "Something went wrong on the server; its log says what"
 
 
@@ -105,13 +126,19 @@ def error_response(error: Exception, *, retry_after: int) -> Response:
         extra = {"errors": error.errors} if error.errors else None
         return json_response(error_document(error.status, error.code, str(error), extra), error.status, error.headers)
     if isinstance(error, DurableError):
-        status = STATUS_OF_CODE.get(error.code, 500)
+        status = _status(error)
         if status != 500:
             headers = {"Retry-After": str(retry_after)} if status == 503 else {}
             return json_response(error_document(status, error.code, _text(error), _extra(error)), status, headers)
     if isinstance(error, HTTPException) and error.code is not None and 400 <= error.code < 500:
         return _http_error_response(error, error.code)
     return _unexpected(error)
+
+
+def _status(error: DurableError) -> int:
+    if isinstance(error, InstanceNotFailedError) and error.status in FINAL_STATUSES:
+        return STATUS_OF_CODE[InstanceFinishedError.code]
+    return STATUS_OF_CODE.get(error.code, 500)
 
 
 def _http_error_response(error: HTTPException, status: int) -> Response:
@@ -130,11 +157,14 @@ def _unexpected(error: Exception) -> Response:
 
 def _text(error: DurableError) -> str:
     # A driver's text may name hosts and users
-    return _STORE_UNAVAILABLE if isinstance(error, StoreUnavailableError) else str(error)
+    if isinstance(error, OutcomeUnknownError):
+        return _OUTCOME_UNKNOWN
+    is_driver_s = isinstance(error, StoreUnavailableError) and not isinstance(error, ConnectionsExhaustedError)
+    return _STORE_UNAVAILABLE if is_driver_s else str(error)
 
 
 def _extra(error: DurableError) -> dict[str, Any]:
-    if isinstance(error, InstanceExistsError | InstanceFinishedError | InstanceNotFinishedError):
+    if isinstance(error, InstanceExistsError | InstanceFinishedError | InstanceNotFinishedError | InstanceNotFailedError):
         return {"instanceId": error.instance_id, "runtimeStatus": str(error.status)}
     return {}
 

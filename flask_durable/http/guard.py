@@ -1,21 +1,30 @@
-"""Guard: what happens around every view of a management blueprint: access, trace context, and errors that become JSON."""
+"""Guard: what happens around every view of a management blueprint: access, its record, trace context, and errors that become JSON.
+
+The logger ``flask_durable.audit`` is told of each request that changes something and of each one that is refused: who, what, and with what
+result. It gets the names of keys and the ids of instances; never a key, never a payload.
+"""
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from flask_durable.access import Caller, Permission, Policy, admit, authorize
+from flask_durable.access import Caller, Permission, Policy, Refusal, admit, authorize, key_of
 from flask_durable.config import Settings
 from flask_durable.http.errors import error_response, refusal_response
+from flask_durable.keys import ApiKey
+from flask_durable.logs import get_logger
 from flask_durable.telemetry import Telemetry
 
 View = Callable[..., Any]
+
+audit_logger = get_logger("flask_durable.audit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +45,35 @@ class Guard:
         """Refuse what is not allowed; an endpoint that states no permission is closed."""
         endpoint = (request.endpoint or "").rpartition(".")[2]
         try:
-            refusal = admit(self.policy, caller_of(request), accepts_basic=endpoint in self.pages)
+            refusal = self._admit(accepts_basic=endpoint in self.pages)
             if refusal is None and endpoint not in ASKS_ITSELF:
-                refusal = authorize(self.policy, self.permissions[endpoint], (request.view_args or {}).get("instanceId"))
+                refusal = authorize(self.policy, self.permissions[endpoint], (request.view_args or {}).get("instanceId"), present_key())
         except Exception as error:  # noqa: BLE001 - an authorizer is user code, and what it raises must not open the API or become a page
             return self.answer(error)
         return refusal_response(refusal) if refusal else None
+
+    def after_request(self, response: Response) -> Response:
+        """Tell the audit log of a change, or of a refusal."""
+        if request.method not in _READING or response.status_code in (401, 403):
+            path = {**(request.view_args or {}), **({"instanceId": g._durable_instance} if "_durable_instance" in g else {})}
+            audit_logger.log(
+                logging.WARNING if response.status_code in (401, 403) else logging.INFO,
+                "%s %s by %s from %s: %d",
+                (request.endpoint or "unknown").rpartition(".")[2],
+                " ".join(f"{name}={value}" for name, value in path.items()) or "-",
+                g.get("durable_api_key") or "nobody named",
+                request.remote_addr or "-",
+                response.status_code,
+            )
+        return response
+
+    def _admit(self, *, accepts_basic: bool = False) -> Refusal | None:
+        caller = caller_of(request)
+        refusal = admit(self.policy, caller, accepts_basic=accepts_basic)
+        key = key_of(self.policy, caller, accepts_basic=accepts_basic) if refusal is None else None
+        g._durable_key = key
+        g.durable_api_key = key.name if key is not None else None
+        return refusal
 
     def around(self, view: View) -> View:
         """The view inside the caller's trace, with every exception turned into a JSON answer."""
@@ -73,14 +105,28 @@ class Guard:
 
     def _refuse_unroutable(self) -> Response | None:
         try:
-            refusal = admit(self.policy, caller_of(request)) or authorize(self.policy, Permission.READ, None)
+            refusal = self._admit() or authorize(self.policy, Permission.READ, None, present_key())
         except Exception as error:  # noqa: BLE001 - see before_request
             return self.answer(error)
         return refusal_response(refusal) if refusal else None
 
 
+def present_key() -> ApiKey | None:
+    """The key that the present request came with; its name is in ``flask.g.durable_api_key`` too, for authorizers."""
+    found: ApiKey | None = g.get("_durable_key")
+    return found
+
+
+def name_instance(instance_id: str) -> None:
+    """Tell the audit log which instance the present request has made."""
+    g._durable_instance = instance_id
+
+
 ASKS_ITSELF = frozenset({"start"})
 """Endpoints that call the authorizer themselves, because the instance id is in the body."""
+
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 def caller_of(request: Request) -> Caller:

@@ -32,6 +32,7 @@ def management_links(base: str, settings: Settings, instance_id: str) -> dict[st
         "restartPostUri": f"{instance}/restart?{hub}",
         "suspendPostUri": f"{instance}/suspend?reason={{text}}&{hub}",
         "resumePostUri": f"{instance}/resume?reason={{text}}&{hub}",
+        "rewindPostUri": f"{instance}/rewind?reason={{text}}&{hub}",
     }
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from flask import Response, request
 
 from flask_durable.access import Permission, Policy, authorize
-from flask_durable.client import DurableClient, OrchestrationStatus
+from flask_durable.client import DurableClient
 from flask_durable.config import Settings
 from flask_durable.core.ids import check_instance_id
 from flask_durable.core.status import RuntimeStatus
-from flask_durable.core.times import to_micros
+from flask_durable.core.times import Micros, to_micros
 from flask_durable.errors import (
     CorruptHistoryError,
     InstanceNotFoundError,
@@ -22,17 +23,21 @@ from flask_durable.errors import (
     WaitTimeoutError,
 )
 from flask_durable.http.answers import json_response
-from flask_durable.http.documents import history_digest, history_events, status_document
+from flask_durable.http.documents import history_digest, history_events, status_document, version_document
 from flask_durable.http.errors import ApiError, refusal_response
+from flask_durable.http.guard import name_instance, present_key
 from flask_durable.http.links import base_of, management_links, next_page, this_page
 from flask_durable.http.parsing import ABSENT, read_body
+from flask_durable.http.waiting import WaitingRoom
 from flask_durable.registry import Registry
+from flask_durable.statuses import OrchestrationStatus
 from flask_durable.storage.interface import IfExists, InstanceFilter
 
 LONGEST_WAIT = 230.0
 """Seconds after which a start-and-wait gives up at the latest: below what proxies usually allow a request."""
 
 CONTINUATION_HEADER = "x-ms-continuation-token"
+DEDUP_HEADER = "Idempotency-Key"
 Query = dict[str, Any]
 Body = dict[str, Any]
 
@@ -45,6 +50,7 @@ class NativeViews:
     registry: Registry
     settings: Settings
     policy: Policy
+    waiting: WaitingRoom
 
     def start(self, query: Query, body: Body, name: str) -> Response:
         """Start an orchestration.
@@ -60,21 +66,14 @@ class NativeViews:
             return refused
         if not self.registry.has_orchestrator(name):
             raise NotRegisteredError("orchestrator", name, self.registry.orchestrator_names())
-        started = self.client.start(
-            name,
-            body.get("input"),
-            instance_id=instance_id,
-            start_at=body.get("start_at"),
-            version=body.get("version"),
-            tags=body.get("tags"),
-            if_exists=if_exists,
-        )
         if timeout is None:
-            return self._started(started)
-        try:
-            status = self.client.wait_for_completion(started, timeout=timeout)
-        except WaitTimeoutError:
-            return self._started(started)
+            return self._started(self._start(name, body, if_exists))
+        with self.waiting.place():
+            started = self._start(name, body, if_exists)
+            try:
+                status = self.client.wait_for_completion(started, timeout=timeout)
+            except WaitTimeoutError:
+                status = None
         return self._started(started) if status is None else _ended(status, query)
 
     def list_instances(self, query: Query) -> Response:
@@ -85,7 +84,8 @@ class NativeViews:
         """
         wanted = _filter(query)
         token = request.headers.get(CONTINUATION_HEADER) or query.get("token") or None
-        page = self.client.list(wanted, page_size=query["top"], token=token, order=query["order"], show_input=query["show_input"])
+        shows = {"show_input": query["show_input"], "show_output": query["show_output"]}
+        page = self.client.list(wanted, page_size=query["top"], token=token, order=query["order"], **shows)
         headers = self._page_headers(page.token)
         if query["includes_total"]:
             headers["x-total-count"] = str(self.client.count(wanted))
@@ -96,7 +96,16 @@ class NativeViews:
 
         Deletes all ended instances that the filter means, with their histories. `createdTimeFrom` is needed, unknown query names are refused.
         """
-        return json_response({"instancesDeleted": self.client.purge_by(_filter(query))})
+        deleted = self.client.purge_by(_filter(query), recursive=query["recursive"], timeout=query.get("timeout"))
+        return json_response({"instancesDeleted": deleted})
+
+    def list_versions(self, query: Query) -> Response:
+        """Say which versions are in use.
+
+        The versions that instances have which have not ended, by orchestrator, with how many there are in each status: a version that is not in
+        the list is needed no more.
+        """
+        return json_response([version_document(each) for each in self.client.versions(query.get("name"))])
 
     def get_instance(self, query: Query, instance_id: str) -> Response:
         """Get the status of an instance.
@@ -129,7 +138,8 @@ class NativeViews:
         """Raise an event for an instance.
 
         The payload is the value of `eventData` in a JSON object, or the whole body when it is anything else; no body is an event without payload.
-        The event is kept until the orchestrator waits for one of that name.
+        The event is kept until the orchestrator waits for one of that name. With the header `Idempotency-Key` a second event of the same key is
+        accepted and dropped, as long as the instance is kept.
         """
         body = read_body(request, self.settings)
         if isinstance(body, dict) and "eventData" in body:
@@ -139,7 +149,7 @@ class NativeViews:
                 raise ApiError(400, f"Beside eventData nothing is allowed, but there is {', '.join(map(repr, unknown))}", errors=errors)
             body = body["eventData"]
         instance_id = _existing(instance_id)
-        self.client.raise_event(instance_id, event_name, None if body is ABSENT else body)
+        self.client.raise_event(instance_id, event_name, None if body is ABSENT else body, dedup_key=request.headers.get(DEDUP_HEADER))
         return _accepted(instance_id)
 
     def terminate(self, query: Query, body: Body, instance_id: str) -> Response:
@@ -155,19 +165,32 @@ class NativeViews:
     def suspend(self, query: Query, body: Body, instance_id: str) -> Response:
         """Suspend an instance.
 
-        No code of the orchestrator runs until it is resumed; what arrives is kept. Doing it again is fine.
+        No code of the orchestrator runs until it is resumed; what arrives is kept. Its sub-orchestrations go on unless `recursive` is true.
+        Doing it again is fine.
         """
-        reason, instance_id = _either(query, body, "reason"), _existing(instance_id)
-        self.client.suspend(instance_id, reason)
+        reason, recursive = _either(query, body, "reason"), _either(query, body, "recursive")
+        instance_id = _existing(instance_id)
+        self.client.suspend(instance_id, reason, recursive=recursive is True)
         return _accepted(instance_id)
 
     def resume(self, query: Query, body: Body, instance_id: str) -> Response:
         """Resume a suspended instance.
 
-        Doing it again is fine.
+        With `recursive` its suspended sub-orchestrations too. Doing it again is fine.
+        """
+        reason, recursive = _either(query, body, "reason"), _either(query, body, "recursive")
+        instance_id = _existing(instance_id)
+        self.client.resume(instance_id, reason, recursive=recursive is True)
+        return _accepted(instance_id)
+
+    def rewind(self, query: Query, body: Body, instance_id: str) -> Response:
+        """Rewind a failed instance.
+
+        It runs on from where it was sound: failed activities and sub-orchestrations are run again, successful results are kept. One that is not
+        Failed is refused: 409 while it is live, 410 when it has ended otherwise.
         """
         reason, instance_id = _either(query, body, "reason"), _existing(instance_id)
-        self.client.resume(instance_id, reason)
+        self.client.rewind(instance_id, reason)
         return _accepted(instance_id)
 
     def restart(self, query: Query, body: Body, instance_id: str) -> Response:
@@ -195,10 +218,23 @@ class NativeViews:
         if if_exists == IfExists.RETURN and reads:
             needed.append(Permission.READ)
         for permission in needed:
-            refusal = authorize(self.policy, permission, instance_id)
+            refusal = authorize(self.policy, permission, instance_id, present_key())
             if refusal is not None:
                 return refusal_response(refusal)
         return None
+
+    def _start(self, name: str, body: Body, if_exists: str) -> str:
+        started = self.client.start(
+            name,
+            body.get("input"),
+            instance_id=body.get("instance_id"),
+            start_at=body.get("start_at"),
+            version=body.get("version"),
+            tags=body.get("tags"),
+            if_exists=if_exists,
+        )
+        name_instance(started)
+        return started
 
     def _started(self, instance_id: str) -> Response:
         links = management_links(base_of(request, self.settings), self.settings, instance_id)
@@ -262,17 +298,23 @@ def _either(query: Query, body: Body, key: str) -> Any:
 
 
 def _filter(query: Query) -> InstanceFilter:
-    wanted = InstanceFilter(
+    return InstanceFilter(
         statuses=query["statuses"],
         name=query.get("name"),
         id_prefix=query.get("id_prefix") or None,
+        created_from=_micros(query.get("created_from")),
+        created_to=_micros(query.get("created_to")),
+        created_to_inclusive=True,
         parent_instance_id=query.get("parent_instance_id"),
         tags=query["tags"],
         version=query.get("version"),
-        created_to_inclusive=True,
+        is_parked=query.get("is_parked"),
+        completed_from=_micros(query.get("completed_from")),
+        completed_to=_micros(query.get("completed_to")),
+        has_version=query.get("has_version"),
+        is_root=True if query["roots_only"] else None,
     )
-    if "created_from" in query:
-        wanted = replace(wanted, created_from=to_micros(query["created_from"]))
-    if "created_to" in query:
-        wanted = replace(wanted, created_to=to_micros(query["created_to"]))
-    return wanted
+
+
+def _micros(moment: datetime | None) -> Micros | None:
+    return None if moment is None else to_micros(moment)

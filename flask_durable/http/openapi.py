@@ -166,7 +166,7 @@ def _error_answer(status: int, description: str) -> dict[str, Any]:
         "description": description,
         "content": {"application/json": {"schema": DurableError, "example": error_document(status, code, description)}},
     }
-    if status == 503:
+    if status in (429, 503):
         answer["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds after which to try again"}}
     if status == 401:
         answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "How to send a key"}}
@@ -183,6 +183,7 @@ ERROR_ANSWERS = {
     411: "The body comes in chunks, which this server cannot read",
     413: "The body or a payload in it is too large",
     415: "There is a body, and it is not JSON",
+    429: "Too many requests wait already; nothing was started",
     500: "Something went wrong on the server",
     503: "The database does not answer; try again later",
 }

@@ -10,10 +10,10 @@ from marshmallow import Schema
 
 from flask_durable.access import Permission
 from flask_durable.config import Settings
-from flask_durable.core.ids import MAX_NAME_LENGTH
-from flask_durable.http import schemas
+from flask_durable.core.ids import MAX_DEDUP_KEY_LENGTH, MAX_NAME_LENGTH
+from flask_durable.http import converters, schemas
 from flask_durable.http.guard import Guard
-from flask_durable.http.native import NativeViews
+from flask_durable.http.native import DEDUP_HEADER, NativeViews
 from flask_durable.http.openapi import DurableBlueprint, answer_name, security
 
 BLUEPRINT = "durable"
@@ -34,6 +34,7 @@ class Route:
         errors: documented errors beside those that every operation has.
         body_example: an example of the body.
         raw_body: OpenAPI text of a body that the view reads itself.
+        headers: OpenAPI text of request headers that the view reads itself.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Route:
     errors: tuple[int, ...] = ()
     body_example: Any = None
     raw_body: dict[str, Any] | None = field(default=None)
+    headers: tuple[dict[str, Any], ...] = ()
 
 
 def build_blueprint(views: NativeViews, guard: Guard, settings: Settings) -> DurableBlueprint:
@@ -55,10 +57,11 @@ def build_blueprint(views: NativeViews, guard: Guard, settings: Settings) -> Dur
         BLUEPRINT, settings, description="Durable orchestrations", url_prefix=settings.url_prefix, template_folder="templates"
     )
     blueprint.before_request(guard.before_request)
+    blueprint.after_request(guard.after_request)
     for route in ROUTES:
         view = guard.around(_documented(blueprint, route, getattr(views, route.endpoint), settings))
         blueprint.add_url_rule(
-            route.path,
+            f"/<{converters.NAME}:instanceId>" if route.path == "/<instanceId>" else route.path,
             route.endpoint,
             view,
             methods=[route.method],
@@ -88,6 +91,8 @@ def _documented(blueprint: DurableBlueprint, route: Route, view: Callable[..., A
     for status, answer in route.answers.items():
         wrapped = blueprint.alt_response(status, success=status < 400, **_only_what_fits(answer))(wrapped)
     extra: dict[str, Any] = {"operationId": route.operation_id, "responses": {s: _links(a) for s, a in route.answers.items() if "links" in a}}
+    if route.headers:
+        extra["parameters"] = list(route.headers)
     if route.raw_body:
         extra["requestBody"] = route.raw_body
     if settings.api_keys:
@@ -138,6 +143,13 @@ _DELETED: dict[str, Any] = {"schema": schemas.DurableDeleted, "description": "De
 
 _EVENT_NAME = {"type": "string", "pattern": schemas.NAME_PATTERN, "maxLength": MAX_NAME_LENGTH}
 
+_DEDUP_KEY: dict[str, Any] = {
+    "in": "header",
+    "name": DEDUP_HEADER,
+    "description": "A second event with the same key for the same instance is accepted and dropped",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_DEDUP_KEY_LENGTH},
+}
+
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
     "orchestratorName": {"in": "path", "name": "orchestratorName", "description": "Name of a registered orchestrator"},
     "instanceId": {"in": "path", "name": "instanceId", "description": "Id of the instance"},
@@ -159,7 +171,7 @@ ROUTES: tuple[Route, ...] = (
             200: {"schema": _ANY_JSON, "description": "Ended while waiting: the output of a completed orchestration, the status of any other"},
             500: _FAILED,
         },
-        errors=(400, 409),
+        errors=(400, 409, 429),
     ),
     Route(
         "GET",
@@ -185,6 +197,16 @@ ROUTES: tuple[Route, ...] = (
         Permission.PURGE,
         query=schemas.DurablePurgeQuery,
         answers={200: _DELETED},
+        errors=(400,),
+    ),
+    Route(
+        "GET",
+        "/versions",
+        "list_versions",
+        "listVersions",
+        Permission.READ,
+        query=schemas.DurableVersionsQuery,
+        answers={200: {"schema": schemas.DurableVersionUse(many=True), "description": "One entry for each orchestrator and version"}},
         errors=(400,),
     ),
     Route(
@@ -226,6 +248,7 @@ ROUTES: tuple[Route, ...] = (
             "description": "`eventData` in an object, or any other JSON value as the payload itself",
             "content": {"application/json": {"schema": _ANY_JSON, "example": {"eventData": {"approved": True}}}},
         },
+        headers=(_DEDUP_KEY,),
         answers={202: _ACCEPTED},
         errors=(400, 404, 410),
     ),
@@ -247,8 +270,8 @@ ROUTES: tuple[Route, ...] = (
         "suspend",
         "suspendInstance",
         Permission.CONTROL,
-        query=schemas.DurableReasonQuery,
-        body=schemas.DurableReason,
+        query=schemas.DurableHoldQuery,
+        body=schemas.DurableHold,
         answers={202: _ACCEPTED},
         errors=(400, 404, 410),
     ),
@@ -258,10 +281,22 @@ ROUTES: tuple[Route, ...] = (
         "resume",
         "resumeInstance",
         Permission.CONTROL,
-        query=schemas.DurableReasonQuery,
-        body=schemas.DurableReason,
+        query=schemas.DurableHoldQuery,
+        body=schemas.DurableHold,
         answers={202: _ACCEPTED},
         errors=(400, 404, 410),
+    ),
+    Route(
+        "POST",
+        "/<instanceId>/rewind",
+        "rewind",
+        "rewindInstance",
+        Permission.CONTROL,
+        query=schemas.DurableReasonQuery,
+        body=schemas.DurableReason,
+        body_example={"reason": "the payment service is back"},
+        answers={202: _ACCEPTED},
+        errors=(400, 404, 409, 410),
     ),
     Route(
         "POST",

@@ -10,10 +10,11 @@ from typing import Any
 
 from marshmallow import EXCLUDE, INCLUDE, RAISE, Schema, fields, validate
 
-from flask_durable.client import MAX_PAGE_SIZE, MAX_TAG_LENGTH, MAX_TAGS
 from flask_durable.core.ids import MAX_ID_LENGTH
 from flask_durable.core.status import RuntimeStatus
+from flask_durable.core.tags import MAX_TAG_LENGTH, MAX_TAGS
 from flask_durable.http.fields import AnyJson, BodyFlag, Moment, QueryFlag, QuerySeconds, QueryTags, Statuses, Text
+from flask_durable.queries import MAX_PAGE_SIZE
 from flask_durable.storage.interface import IfExists, Order
 
 MAX_VERSION_LENGTH = 100
@@ -105,23 +106,34 @@ class DurableFilterQuery(_Query):
         ),
     )
     version = Text(metadata=_text("Has this version"))
+    has_version = QueryFlag(data_key="hasVersion", metadata=_about("Only instances that have a version, or with false only those that have none"))
+    completed_from = Moment(data_key="completedTimeFrom", metadata=_about("Ended at this moment or later"))
+    completed_to = Moment(data_key="completedTimeTo", metadata=_about("Ended at this moment or earlier"))
+    roots_only = QueryFlag(
+        data_key="rootsOnly", load_default=False, metadata=_about("Leave out sub-orchestrations: only what was started from outside", default=False)
+    )
 
 
 class DurableListQuery(DurableFilterQuery):
     """Query of a list."""
+
+    is_parked = QueryFlag(data_key="parked", metadata=_about("Only instances that are parked, or with false only those that are not"))
 
     order = fields.Enum(
         Order,
         by_value=fields.String,
         data_key="sort",
         load_default=Order.NEWEST_FIRST,
-        metadata=_about("By creation time and then id: `newest` or `oldest` first"),
+        metadata=_about(
+            "`newest` or `oldest` first, by creation time and then id; `firstCompleted` or `lastCompleted` first: only what has ended, by that time"
+        ),
     )
     top = fields.Integer(load_default=100, validate=validate.Range(1, MAX_PAGE_SIZE), metadata=_about("Instances on a page", default=100))
     token = Text(
         data_key="continuationToken", metadata=_text("Token of the page before, for those who cannot send the header `x-ms-continuation-token`")
     )
     show_input = QueryFlag(data_key="showInput", load_default=True, metadata=_about("Include inputs", default=True))
+    show_output = QueryFlag(data_key="showOutput", load_default=True, metadata=_about("Include outputs", default=True))
     includes_total = QueryFlag(
         data_key="includeTotal",
         load_default=False,
@@ -140,9 +152,17 @@ class DurablePurgeQuery(DurableFilterQuery):
     created_from = Moment(
         data_key="createdTimeFrom", required=True, metadata=_about("Created at this moment or later", example="2026-01-01T00:00:00Z")
     )
+    recursive = QueryFlag(load_default=False, metadata=_about("Purge their ended sub-orchestrations too", default=False))
+    timeout = QuerySeconds(metadata=_about("Stop after so many seconds; another call goes on with what is left", minimum=0))
     task_hub = fields.String(data_key="taskHub", metadata=_about("Ignored; Azure's clients send it"))
     connection = fields.String(metadata=_about("Ignored; Azure's clients send it"))
     system_key = fields.String(data_key="code", metadata=_about("Ignored; Azure's clients send it"))
+
+
+class DurableVersionsQuery(_Query):
+    """Query of the report of versions."""
+
+    name = Text(metadata=_text("Name of the orchestrator"))
 
 
 class DurableStatusQuery(_Query):
@@ -176,9 +196,15 @@ class DurableHistoryQuery(_Query):
 
 
 class DurableReasonQuery(_Query):
-    """Query of suspend and resume."""
+    """Query of what takes a reason."""
 
     reason = fields.String(metadata=_about("Why; kept in the history"))
+
+
+class DurableHoldQuery(DurableReasonQuery):
+    """Query of suspend and resume."""
+
+    recursive = QueryFlag(metadata=_about("Its sub-orchestrations too", default=False))
 
 
 class DurableTerminateQuery(DurableReasonQuery):
@@ -240,9 +266,15 @@ class DurableStart(_Body):
 
 
 class DurableReason(_Body):
-    """Body of suspend and resume; not needed."""
+    """Body of what takes a reason; not needed."""
 
     reason = fields.String(allow_none=True, metadata=_about("Why; kept in the history"))
+
+
+class DurableHold(DurableReason):
+    """Body of suspend and resume; not needed."""
+
+    recursive = BodyFlag(allow_none=True, metadata=_about("Its sub-orchestrations too", default=False))
 
 
 class DurableTerminate(DurableReason):
@@ -272,6 +304,7 @@ class DurableLinks(_Document):
     restart_post_uri = fields.String(required=True, data_key="restartPostUri", metadata=_about("POST: run it again"))
     suspend_post_uri = fields.String(required=True, data_key="suspendPostUri", metadata=_about("POST: suspend it"))
     resume_post_uri = fields.String(required=True, data_key="resumePostUri", metadata=_about("POST: resume it"))
+    rewind_post_uri = fields.String(required=True, data_key="rewindPostUri", metadata=_about("POST: let it run on after a failure"))
 
 
 class DurableStarted(DurableLinks):
@@ -332,6 +365,9 @@ class DurableStatus(_Document):
     failure_details = fields.Nested(DurableFailure, required=True, allow_none=True, data_key="failureDetails")
     restarted_from = fields.String(required=True, allow_none=True, data_key="restartedFrom", metadata=_about("The instance that this one repeats"))
     parked_reason = fields.String(required=True, allow_none=True, data_key="parkedReason", metadata=_about("Why nobody works on it any more"))
+    waiting_reason = fields.String(
+        required=True, allow_none=True, data_key="waitingReason", metadata=_about("Why no running worker takes it, when it is due and none does")
+    )
     history_events = fields.List(
         fields.Nested(DurableHistoryEvent),
         data_key="historyEvents",
@@ -340,6 +376,15 @@ class DurableStatus(_Document):
     )
     history = fields.List(fields.Nested(DurableHistoryEvent), allow_none=True, metadata=_about("The same list"))
     history_error = fields.String(data_key="historyError", metadata=_about("Why the history cannot be read"))
+
+
+class DurableVersionUse(_Document):
+    """How many instances of one orchestrator have one version and have not ended."""
+
+    name = fields.String(required=True, metadata=_about("Name of the orchestrator"))
+    version = fields.String(required=True, allow_none=True, metadata=_about("The version; null for instances without one"))
+    total = fields.Integer(required=True, metadata=_about("How many there are", minimum=1))
+    counts = fields.Dict(required=True, keys=fields.String(), values=fields.Integer(), metadata=_about("How many there are in each status"))
 
 
 class DurableError(_Document):

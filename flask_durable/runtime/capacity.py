@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 QUEUE_SECONDS = 0.05
 """The queue holds about so much work; more would keep it from other workers."""
 
 MAX_QUEUE = 512
+
+FIRST_GUESS = 1.0
+"""Seconds that an activity is taken to need before any has ended: long enough for an empty queue, since other workers may be idle."""
 
 
 class Capacity:
@@ -13,12 +18,14 @@ class Capacity:
 
     Args:
         threads: how many run at the same time.
+        stuck: how many of them are of no use now.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, stuck: Callable[[], int] = lambda: 0) -> None:
         self._threads = threads
+        self._stuck = stuck
         self._taken = 0
-        self._mean_seconds = QUEUE_SECONDS
+        self._mean_seconds = FIRST_GUESS
 
     @property
     def free(self) -> int:
@@ -54,5 +61,6 @@ class Capacity:
         self._taken = 0
 
     def _limit(self) -> int:
-        queue = int(self._threads * QUEUE_SECONDS / max(self._mean_seconds, 1e-5))
-        return self._threads + min(queue, MAX_QUEUE)
+        threads = self._threads - self._stuck()
+        queue = int(threads * QUEUE_SECONDS / max(self._mean_seconds, 1e-5))
+        return threads + min(queue, MAX_QUEUE)

@@ -12,36 +12,37 @@ Laws:
 
 from __future__ import annotations
 
-import logging
-import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 from flask_durable.config import Settings
 from flask_durable.core.events import HistoryEvent
 from flask_durable.core.execution import Execution
-from flask_durable.core.failure import FailureDetails
-from flask_durable.errors import DurableError, InvalidArgumentError, StoreUnavailableError, WorkerLostError
+from flask_durable.errors import DurableError, InvalidArgumentError, OutcomeUnknownError, StoreUnavailableError, WorkerLostError
+from flask_durable.logs import get_logger
 from flask_durable.registry import Registry
+from flask_durable.runtime.abilities import Abilities
 from flask_durable.runtime.batches import BATCH, BatchPlanner
 from flask_durable.runtime.capacity import Capacity
 from flask_durable.runtime.executions import ExecutionCache
 from flask_durable.runtime.holdings import Holdings
-from flask_durable.runtime.interruption import interrupt
+from flask_durable.runtime.in_flight import InFlight
+from flask_durable.runtime.inbox import Inbox
+from flask_durable.runtime.interruption import TurnTimeoutError, hog_gone, interrupt_all, settle
+from flask_durable.runtime.outcomes import find_out
 from flask_durable.runtime.polling import Polling
-from flask_durable.runtime.steps import ActivityDone, LateTurn, Overdue, Step, Submission
-from flask_durable.runtime.turns import Held, TurnRunner
+from flask_durable.runtime.refusals import Refusals
+from flask_durable.runtime.slow_turns import Overtaking, RunningTurn
+from flask_durable.runtime.steps import ActivityDone, LateTurn, Overdue, Step, Submission, controlled_by
+from flask_durable.runtime.surroundings import REAL, Surroundings
+from flask_durable.runtime.suspects import Suspects
+from flask_durable.runtime.turns import Held, RanTurn, TurnRunner, call_of
 from flask_durable.storage.interface import (
     ActivityWorkItem,
     Batch,
     Command,
     Committed,
-    FailInstance,
     Outcome,
-    Park,
-    PurgeBy,
-    RaiseEvent,
     StartInstance,
     Store,
     TurnCommit,
@@ -49,12 +50,10 @@ from flask_durable.storage.interface import (
 )
 from flask_durable.watchers import Watchers
 
-logger = logging.getLogger("flask_durable.engine")
+logger = get_logger("flask_durable.engine")
 
-SLOW_TURN = 1.0
-"""Seconds after which the loop goes on without an orchestrator that does not yield."""
-
-_WAKE = object()
+STOP_SECONDS = 1.0
+"""So long code that does not yield is interrupted when the worker stops; what waits in C is left behind."""
 
 
 class Engine:
@@ -64,6 +63,9 @@ class Engine:
         worker_id: the worker's present row; changes when the row is lost.
         hand_out: gives a claimed activity to the threads.
         on_lost: called with the id when that worker's row is lost; registers anew and returns the new id.
+        stuck: how many activity threads are of no use now.
+        went_round: called at the beginning of every round.
+        surroundings: where it takes time and threads from.
     """
 
     def __init__(
@@ -72,32 +74,42 @@ class Engine:
         registry: Registry,
         settings: Settings,
         watchers: Watchers,
+        abilities: Abilities,
+        polling: Polling,
         *,
         worker_id: str,
         hand_out: Callable[[ActivityWorkItem], None],
         on_lost: Callable[[str], str],
+        stuck: Callable[[], int] = lambda: 0,
+        went_round: Callable[[], None] = lambda: None,
+        surroundings: Surroundings = REAL,
     ) -> None:
         self._store = store
-        self._registry = registry
+        self._surroundings = surroundings
+        self._abilities = abilities
         self._settings = settings
         self._watchers = watchers
         self._on_lost = on_lost
+        self._went_round = went_round
         self.worker_id = worker_id
-        self._cache = ExecutionCache(settings.cache_size)
-        self._runner = TurnRunner(store, registry, settings, self._cache)
-        self._capacity = Capacity(settings.max_activities)
-        self._holdings = Holdings(self._capacity, hand_out)
-        self._polling = Polling(store, settings.poll_interval)
-        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._internal: list[Command] = []
-        self._planner = BatchPlanner(settings, registry, self._capacity, store.now)
+        self._closer = surroundings.make_closer()
+        self._cache = ExecutionCache(settings.cache_size, self._closer.close)
+        self._runner = TurnRunner(store, registry, settings, self._cache, abilities)
+        self._capacity = Capacity(settings.max_activities, stuck)
+        self._in_flight = InFlight(registry.limited_activities)
+        self._holdings = Holdings(self._capacity, self._in_flight, hand_out)
+        self._polling = polling
+        self._inbox = Inbox()
+        self._refusals = Refusals(self._holdings, settings.turn_timeout)
+        suspects = Suspects(surroundings.clock.monotonic)
+        self._planner = BatchPlanner(settings, abilities, self._capacity, self._in_flight, suspects, lambda: polling.has_neighbours)
         self._is_stopped = False
-        self._guard = threading.Lock()
-        self._epoch = 0
+        self._is_settling = False
+        self._turn = RunningTurn()
+        self._overtaking = Overtaking(self._turn, settings.turn_timeout, self._go_on_without, self._inbox.put, surroundings.make_thread)
         self._step: Step | None = None
-        self._running: tuple[Held, float, int] | None = None
         self._threads: list[threading.Thread] = []
-        self._finished = threading.Event()
+        self._finished = surroundings.make_event()
         self.lost_count = 0
         self.commit_count = 0
 
@@ -108,30 +120,41 @@ class Engine:
 
         Raises:
             StoreUnavailableError: the loop did not get to it within the deadline; it will not be carried out then.
+            OutcomeUnknownError: it has got to it, and is not through with it.
         """
-        if threading.current_thread() in self._threads:
+        if threading.current_thread() in self._threads or self._closer.has(threading.current_thread()):
             return InvalidArgumentError("The client cannot be used inside an orchestrator: it would act again at every replay. Do it in an activity")
-        submission = Submission(command)
-        self._inbox.put(submission)
+        submission = self.submit(command)
         if self._is_stopped:
-            self._refuse_left_over()
+            self._inbox.carry_out_the_rest(self._execute_alone)
         if not submission.wait(self._settings.database_timeout + self._settings.turn_timeout):
-            submission.is_withdrawn = True
-            return StoreUnavailableError("The worker did not get to this command in time")
+            return submission.withdraw()
         return submission.outcome
 
-    def activity_done(self, item: ActivityWorkItem, event: HistoryEvent, seconds: float) -> None:
-        """An activity that was handed out has ended."""
-        self._inbox.put(ActivityDone(item, event, seconds))
+    def submit(self, command: Command) -> Submission:
+        """Hand a command to the loop without waiting for it."""
+        submission = Submission(command)
+        self._inbox.put(submission)
+        return submission
 
-    def wake(self) -> None:
-        """Look for work now."""
-        self._inbox.put(_WAKE)
+    def activity_done(self, item: ActivityWorkItem, event: HistoryEvent | None, seconds: float, is_recorded: bool = False) -> None:
+        """An activity that was handed out has ended; without an event it was not begun here, or its outcome is recorded already."""
+        self._inbox.put(ActivityDone(item, event, seconds, is_recorded))
+
+    def wake(self, *, by_sign: bool = False) -> None:
+        """Look for work now; by a sign of others, which may be of no use here, soon."""
+        self._inbox.put(self._polling.sign if by_sign else self._polling.now)
 
     def check_fence(self) -> None:
         """Commit something soon, so that a lost worker row is noticed."""
         self._planner.wants_claim = True
         self.wake()
+
+    def fail_activities(self, names: tuple[str, ...]) -> None:
+        """Claim the calls of these activities, which nobody knows, so that they fail."""
+        if self._planner.stray_activities != names:
+            self._planner.stray_activities = names
+            self.check_fence()
 
     def drain(self) -> None:
         """Claim nothing more; commands and results go on being committed."""
@@ -141,196 +164,185 @@ class Engine:
     def release(self, items: Sequence[ActivityWorkItem]) -> None:
         """Give back claimed activities that were not begun."""
         for item in items:
-            self._holdings.not_begun(item)
+            self.activity_done(item, None, 0.0)
         if items:
             self._store.commit(Batch(worker_id=self.worker_id, released_activities=items))
 
     @property
     def busy_count(self) -> int:
-        """Activities handed out whose results are not committed yet."""
-        return self._holdings.busy_count
+        """Activities handed out whose results have not come back; one more while a commit may still hand out some.
+
+        A worker that drains would otherwise take itself for idle while the activities of its last claim are on their way.
+        """
+        return len(self._in_flight) + self._is_settling
 
     def stop(self, timeout: float | None) -> bool:
         """End the loop; False when it is still inside orchestrator code after ``timeout`` seconds."""
         self._is_stopped = True
         self.wake()
         is_over = self._finished.wait(timeout)
-        self._refuse_left_over()
-        return is_over and self._interrupt_slow()
-
-    def _interrupt_slow(self) -> bool:
-        """End the turns that the loop went on without: they were never committed, and whoever is next runs them from their history."""
+        self._inbox.carry_out_the_rest(self._execute_alone)
+        self._overtaking.stop()
+        # The turns that the loop went on without were never committed; whoever is next runs them from their history.
         for held in list(self._holdings.slow.values()):
             held.is_abandoned = True
-            interrupt(held.thread_id)
-        for thread in self._threads:
-            thread.join(1.0)
-        return not any(thread.is_alive() for thread in self._threads)
+        is_closed = self._closer.stop(STOP_SECONDS)
+        return interrupt_all(self._threads[: self._turn.epoch], STOP_SECONDS) and is_closed and is_over
 
     # -- the loop
 
     def start(self) -> None:
         """Start the loop's thread; also when it takes over from one that orchestrator code keeps busy."""
-        thread = threading.Thread(target=self._run, args=(self._epoch,), name=f"durable-engine-{self._epoch}", daemon=True)
+        epoch = self._turn.epoch
+        thread = self._surroundings.make_thread(target=self._run, args=(epoch,), name=f"durable-engine-{epoch}", daemon=True)
         self._threads.append(thread)
+        if epoch == 0:
+            self._overtaking.start()
         thread.start()
 
     def _run(self, epoch: int) -> None:
-        with self._store.connection():
-            while epoch == self._epoch:
-                try:
-                    if not self._round(epoch):
-                        return
-                except Exception:
-                    logger.exception("The engine failed; it gives its work back and begins anew")
-                    self._step = None
-                    self._begin_anew()
+        while epoch == self._turn.epoch and not self._finished.is_set():
+            try:
+                with self._store.connection():
+                    self._rounds(epoch)
+                break
+            except TurnTimeoutError:  # it came when the code had just ended
+                break
+            except Exception as error:  # noqa: BLE001 - a loop that ends for want of a connection would leave everybody waiting
+                logger.warning("The engine has no connection; it tries again: %s: %s", type(error).__name__, error)
+                self._without_connection()
+        if epoch != self._turn.epoch:
+            hog_gone(threading.current_thread())
 
-    def _round(self, epoch: int) -> bool:
+    def _rounds(self, epoch: int) -> None:
+        while epoch == self._turn.epoch and self.step(epoch):
+            pass
+
+    def step(self, epoch: int, *, waits: bool = True) -> bool:
+        """Take one round, whatever goes wrong in it; False when this thread's part is over.
+
+        Args:
+            epoch: which of the loop's threads this is; 0 for the first.
+            waits: whether to wait for something to do.
+        """
+        self._went_round()
+        try:
+            return self._round(epoch, waits)
+        except Exception:
+            logger.exception("The engine failed; it gives its work back and begins anew")
+            failed, self._step = self._step, None
+            for _, execution, _ in failed.turns if failed is not None else ():
+                self._closer.close(execution)
+            self._begin_anew()
+            return True
+
+    def _without_connection(self) -> None:
+        if self._is_stopped:
+            self._finished.set()
+        else:
+            self._surroundings.sleep(self._settings.poll_interval)
+
+    def _round(self, epoch: int, waits: bool) -> bool:
         """Collect, advance, commit; False when this thread's part is over."""
         if self._step is None:
-            if self._is_stopped and not (self._holdings.has_work or self._internal) and self._inbox.empty():
+            if self._is_stopped and not (self._holdings.has_work or self._refusals.commands) and self._inbox.is_empty():
                 self._cache.clear()
                 self._finished.set()
                 return False
-            self._step = self._collect()
+            self._step = self._collect(waits)
+            if self._step is None:
+                return True
         if not self._advance(self._step, epoch):
             return False
-        step, self._step = self._step, None
-        self._settle(step)
+        self._is_settling = True
+        try:
+            self._settle(self._step)
+        finally:
+            self._is_settling = False
+        self._step = None
         return True
 
-    def _collect(self) -> Step:
+    def _collect(self, waits: bool) -> Step | None:
         holdings = self._holdings
         step = Step()
         while True:
             if self._polling.seconds_left() == 0.0 and not self._is_stopped:
-                is_ready = self._polling.look(self.worker_id, self._planner.claim())
+                is_ready = self._polling.look(self.worker_id, self._planner.claim)
                 if is_ready:
                     self._planner.work_was_seen()
-            for item in self._take_inbox():
+            for item in self._take_inbox(waits):
                 self._sort_in(item, step)
-            step.internal, self._internal = self._internal, []
+            step.internal, self._refusals.commands = self._refusals.commands, []
             step.foreign, holdings.foreign = holdings.foreign, []
-            holdings.take_ready(step, BATCH, {_controlled(each.command) for each in step.submissions})
+            holdings.take_ready(step, BATCH, {controlled_by(each.command) for each in step.submissions})
             if step.has_work or self._planner.wants_claim or self._is_stopped:
                 return step
+            if not waits:
+                return None
 
-    def _take_inbox(self) -> Iterable[object]:
-        is_busy = self._holdings.has_work or self._planner.wants_claim or self._is_stopped or bool(self._internal)
-        timeout = 0.0 if is_busy else self._polling.seconds_left()
-        taken: list[object] = []
-        try:
-            taken.append(self._inbox.get(timeout=timeout) if timeout else self._inbox.get_nowait())
-            while len(taken) < 2 * BATCH:
-                taken.append(self._inbox.get_nowait())
-        except queue.Empty:
-            pass
-        return taken
+    def _take_inbox(self, waits: bool) -> Iterable[object]:
+        is_busy = not waits or self._holdings.has_work or self._planner.wants_claim or self._is_stopped or bool(self._refusals.commands)
+        return self._inbox.take(2 * BATCH, 0.0 if is_busy else self._polling.seconds_left())
 
     def _sort_in(self, item: object, step: Step) -> None:
         if isinstance(item, ActivityDone):
             self._holdings.ended(item)
+            self._planner.call_ended(item.item, item.is_recorded)
         elif isinstance(item, Submission):
-            if not item.is_withdrawn:
+            if item.take():
                 step.submissions.append(item)
                 self._begin_start(item.command, step)
         elif isinstance(item, LateTurn):
-            self._sort_in_late(item, step)
+            self._sort_in_late(item.ran, step)
         elif isinstance(item, Overdue):
-            self._give_up(item)
-        elif item is _WAKE:
-            self._polling.now()
+            if self._refusals.is_too_slow(item.held):
+                self._overtaking.interrupt(item)
+        elif callable(item):
+            item()
 
     def _begin_start(self, command: Command, step: Step) -> None:
         # An id of our own making cannot be in use, so the first turn can share the commit of the start. Should the process die
         # in that turn, the start was never acknowledged.
         if not isinstance(command, StartInstance) or not command.is_id_generated or command.start_at is not None:
             return
-        if self._registry.has_orchestrator(command.name) and not self._planner.is_draining:
+        if self._abilities.runs(command.name, command.version) and not self._planner.is_draining:
             step.todo.append(self._holdings.starting(record_of_start(command, self._store.now(), self.worker_id)))
             step.fresh.add(command.instance_id)
 
-    def _sort_in_late(self, item: LateTurn, step: Step) -> None:
-        if item.held.is_abandoned:
-            item.execution.close()
-            return
-        self._holdings.slow.pop(item.held.record.instance_id, None)
-        step.turns.append((item.held, item.execution, item.commit))
+    def _sort_in_late(self, ran: RanTurn, step: Step) -> None:
+        if not ran.held.is_abandoned:
+            self._holdings.slow.pop(ran.held.record.instance_id, None)
+            self._sort_in_turn(ran, step)
+        elif ran.execution is not None:
+            self._closer.close(ran.execution)
+
+    def _sort_in_turn(self, ran: RanTurn, step: Step) -> None:
+        if ran.execution is not None and ran.commit is not None:
+            step.turns.append((ran.held, ran.execution, ran.commit))
+        elif ran.error is not None:
+            ran.give_back()
+            if self._refusals.has_no_turn(ran.held, ran.error):
+                self._back_off()
 
     # -- turns
 
     def _advance(self, step: Step, epoch: int) -> bool:
         """Run the turns of a step; False when another thread has taken the step over meanwhile."""
+        self._overtaking.turns_begin()
         while step.todo:
             held = step.todo.popleft()
-            execution = self._prepare(held)
-            if execution is None:
-                continue
-            with self._guard:
-                self._running = (held, time.monotonic(), threading.get_ident())
-            messages, results = held.messages, held.results
-            held.messages, held.results = [], []
-            commit = self._runner.advance(held, execution, messages, results)
-            with self._guard:
-                self._running = None if self._epoch == epoch else self._running
-                is_mine = self._epoch == epoch
-            if not is_mine:
-                self._inbox.put(LateTurn(held, execution, commit))
+            self._turn.begin(held)
+            ran = self._runner.run(held)
+            if not self._turn.end(epoch):
+                settle()
+                self._inbox.put(LateTurn(ran))
                 return False
-            step.turns.append((held, execution, commit))
+            self._sort_in_turn(ran, step)
         return True
 
-    def _prepare(self, held: Held) -> Execution | None:
-        instance_id = held.record.instance_id
-        try:
-            return self._runner.prepare(held)
-        except StoreUnavailableError as error:
-            logger.warning("The history of instance %s cannot be read now: %s", instance_id, error)
-            self._holdings.ready[instance_id] = held
-            self._back_off()
-        except DurableError as error:
-            self._park(held, str(error))
-        except Exception as error:
-            logger.exception("Instance %s cannot be brought back from its history", instance_id)
-            self._park(held, f"It cannot be brought back from its history: {type(error).__name__}: {error}")
-        return None
-
-    def watch(self) -> None:
-        """Let another thread take the loop over when orchestrator code does not yield, and end what never will (called periodically)."""
-        with self._guard:
-            running = self._running
-            if running is None or time.monotonic() - running[1] <= SLOW_TURN:
-                return
-            held, _, thread_id = running
-            record = held.record
-            logger.warning("Orchestrator %s of instance %s has not yielded for %g s; the others go on", record.name, record.instance_id, SLOW_TURN)
-            self._running = None
-            self._epoch += 1
-            held.thread_id = thread_id
-            self._holdings.slow[record.instance_id] = held
-            left = max(0.0, self._settings.turn_timeout - SLOW_TURN)
-            overdue = threading.Timer(left, self._inbox.put, (Overdue(held, thread_id),))
-            overdue.daemon = True
-            overdue.start()
-            self.start()
-
-    def _give_up(self, overdue: Overdue) -> None:
-        held = overdue.held
-        instance_id = held.record.instance_id
-        if self._holdings.slow.get(instance_id) is not held:
-            return
-        held.is_abandoned = True
-        message = f"The orchestrator ran for more than {self._settings.turn_timeout:g} s without a yield (DURABLE_TURN_TIMEOUT)"
-        self._internal.append(FailInstance(instance_id, FailureDetails("flask_durable.TurnTimeout", message)))
-        self._holdings.drop(held)
-        interrupt(overdue.thread_id)
-
-    def _park(self, held: Held, reason: str) -> None:
-        logger.error("Instance %s is parked: %s", held.record.instance_id, reason)
-        self._holdings.foreign.extend(held.results)
-        self._holdings.drop(held)
-        self._internal.append(Park(held.record.instance_id, reason))
+    def _go_on_without(self, held: Held) -> None:
+        self._holdings.slow[held.record.instance_id] = held
+        self.start()
 
     # -- the commit
 
@@ -340,6 +352,9 @@ class Engine:
             committed = self._store.commit(batch)
         except WorkerLostError:
             self._lost(step)
+            return
+        except OutcomeUnknownError as error:
+            self._find_out(step, batch, error)
             return
         except StoreUnavailableError as error:
             self._undo(step, error)
@@ -366,14 +381,14 @@ class Engine:
             self._polling.now()
         if batch.turns or batch.commands or batch.results:
             self._polling.work_was_done()
-        self._watchers.notify(committed.ended)
+        self._watchers.notify((*committed.ended, *committed.taken))
 
     def _let_go(self, batch: Batch, committed: Committed) -> None:
         for command, outcome in zip(batch.commands, committed.outcomes, strict=True):
-            taken = _controlled(command)
+            taken = controlled_by(command)
             if taken is not None and not isinstance(outcome, DurableError):
                 self._holdings.let_go(taken)
-        for instance_id in committed.ended:
+        for instance_id in (*committed.ended, *committed.taken):
             self._holdings.let_go(instance_id)
 
     def _take(self, step: Step, committed: Committed) -> None:
@@ -389,7 +404,7 @@ class Engine:
     def _committed(self, held: Held, execution: Execution, commit: TurnCommit) -> None:
         record, turn = held.record, commit.turn
         if turn.status.is_final or turn.next_generation is not None:
-            execution.close()
+            self._closer.close(execution)
         else:
             self._cache.put(record.instance_id, execution)
         if not held.has_started:
@@ -397,40 +412,47 @@ class Engine:
         for timer in turn.timers:
             self._polling.at(timer.fire_at)
         for event in turn.activities[: commit.claimed_activities]:
-            self._holdings.launch(
-                ActivityWorkItem(
-                    record.instance_id, record.execution_id, record.generation, event.task_id, event.name, event.input, event.attempt,
-                    event.first_task_id or event.task_id, 1, record.trace,
-                )
-            )  # fmt: skip
+            self._holdings.launch(call_of(record, event, self.worker_id))
         self._holdings.committed(held, commit, execution.sequence)
 
     def _conflicted(self, held: Held, execution: Execution, commit: TurnCommit) -> None:
         logger.info("Instance %s was changed from outside during a turn; the turn is dropped", held.record.instance_id)
-        execution.close()
+        self._closer.close(execution)
         self._holdings.conflicted(held, commit)
 
     # -- when a commit fails
 
     def _undo(self, step: Step, error: StoreUnavailableError) -> None:
-        """Nothing was written (or it is not known): the turns run again from their history, and callers are told."""
+        """Nothing was written: the turns run again from their history, and callers are told."""
         logger.warning("A commit failed and is tried again: %s", error)
         for held, execution, commit in step.turns:
-            execution.close()
+            self._closer.close(execution)
             if held.record.instance_id in step.fresh:
                 self._capacity.give_back(commit.claimed_activities)
                 self._holdings.drop(held)
             else:
                 self._holdings.undone(held, commit)
         self._holdings.foreign.extend(step.foreign)
-        self._internal.extend(step.internal)
+        self._refusals.commands.extend(step.internal)
         for submission in step.submissions:
             submission.answer(error)
         self._planner.wants_claim = True
         self._back_off()
 
-    def _back_off(self) -> None:
-        time.sleep(min(0.1, self._settings.poll_interval))
+    def _find_out(self, step: Step, batch: Batch, error: OutcomeUnknownError) -> None:
+        try:
+            committed = find_out(self._store, step, batch, error, self._back_off)
+        except WorkerLostError:
+            self._lost(step)
+            return
+        if committed is None:
+            self._undo(step, error)
+        else:
+            self._apply(step, batch, committed)
+
+    def _back_off(self) -> bool:
+        self._surroundings.sleep(min(0.1, self._settings.poll_interval))
+        return not (self._is_stopped or self._planner.is_draining)
 
     def _isolate(self, step: Step, error: Exception) -> None:
         """Something in the batch cannot be written: find out what, and go on without it."""
@@ -445,10 +467,10 @@ class Engine:
         logger.error("A commit was refused and is given up", exc_info=error)
         reason = f"The database refused what this turn has to write ({type(error).__name__}: {error})"
         for held, execution, commit in step.turns:
-            execution.close()
+            self._closer.close(execution)
             self._capacity.give_back(commit.claimed_activities)
             held.results = [*commit.results, *held.results]
-            self._park(held, reason)
+            self._refusals.park(held, reason)
         for submission in step.submissions:
             submission.answer(StoreUnavailableError(reason))
 
@@ -457,7 +479,7 @@ class Engine:
         logger.warning("Worker %s was taken for dead and its work given away; it goes on as a new worker", self.worker_id)
         self.lost_count += 1
         for _, execution, _ in step.turns:
-            execution.close()
+            self._closer.close(execution)
         for submission in step.submissions:
             self._inbox.put(submission)
         self._begin_anew()
@@ -471,22 +493,8 @@ class Engine:
                 break
             except DurableError as error:
                 logger.warning("A new worker cannot be registered yet: %s", error)
-                time.sleep(self._settings.poll_interval)
+                self._surroundings.sleep(self._settings.poll_interval)
         self._planner.wants_claim = True
 
-    def _refuse_left_over(self) -> None:
-        while True:
-            try:
-                item = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            if isinstance(item, Submission) and not item.is_withdrawn:
-                try:
-                    item.answer(self._store.commit(Batch(commands=[item.command])).outcomes[0])
-                except DurableError as error:
-                    item.answer(error)
-
-
-def _controlled(command: Command) -> str | None:
-    """The instance whose turn has to wait, because the command changes its row."""
-    return None if isinstance(command, StartInstance | RaiseEvent | PurgeBy) else command.instance_id
+    def _execute_alone(self, command: Command) -> Outcome:
+        return self._store.commit(Batch(commands=[command])).outcomes[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from flask_durable.core.execution import Execution
 
@@ -12,10 +13,12 @@ class ExecutionCache:
 
     Args:
         capacity: how many to keep; 0 keeps none.
+        close: closes one that is not kept any more.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, close: Callable[[Execution], None] = Execution.close) -> None:
         self._capacity = capacity
+        self.close = close
         self._kept: OrderedDict[str, Execution] = OrderedDict()
 
     def __len__(self) -> int:
@@ -24,12 +27,12 @@ class ExecutionCache:
     def put(self, instance_id: str, execution: Execution) -> None:
         """Keep an execution that is exactly as its committed history."""
         if self._capacity == 0:
-            execution.close()
+            self.close(execution)
             return
+        self.drop(instance_id)
         self._kept[instance_id] = execution
-        self._kept.move_to_end(instance_id)
         while len(self._kept) > self._capacity:
-            self._kept.popitem(last=False)[1].close()
+            self.close(self._kept.popitem(last=False)[1])
 
     def take(self, instance_id: str, execution_id: str, sequence: int) -> Execution | None:
         """Take the execution out if it stands at that point of that execution's history; a stale one is closed."""
@@ -38,16 +41,16 @@ class ExecutionCache:
             return None
         if execution.execution_id == execution_id and execution.sequence == sequence:
             return execution
-        execution.close()
+        self.close(execution)
         return None
 
     def drop(self, instance_id: str) -> None:
         """Close the execution of an instance."""
         execution = self._kept.pop(instance_id, None)
         if execution is not None:
-            execution.close()
+            self.close(execution)
 
     def clear(self) -> None:
         """Close all."""
         while self._kept:
-            self._kept.popitem()[1].close()
+            self.close(self._kept.popitem()[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flask_durable.runtime.capacity import Capacity
+from flask_durable.runtime.in_flight import InFlight
 from flask_durable.runtime.steps import ActivityDone, Step
 from flask_durable.runtime.turns import Held
 from flask_durable.storage.interface import ActivityResult, ActivityWorkItem, InstanceRecord, OrchestrationWorkItem, TurnCommit
@@ -17,19 +18,14 @@ class Holdings:
         hand_out: gives a claimed activity to the threads.
     """
 
-    def __init__(self, capacity: Capacity, hand_out: Callable[[ActivityWorkItem], None]) -> None:
+    def __init__(self, capacity: Capacity, in_flight: InFlight, hand_out: Callable[[ActivityWorkItem], None]) -> None:
         self._capacity = capacity
         self._hand_out = hand_out
         self._held: dict[str, Held] = {}
-        self._in_flight: dict[tuple[str, int], ActivityWorkItem] = {}
+        self._in_flight = in_flight
         self.ready: dict[str, Held] = {}
         self.slow: dict[str, Held] = {}
         self.foreign: list[ActivityResult] = []
-
-    @property
-    def busy_count(self) -> int:
-        """Activities handed out whose results have not come back to the loop."""
-        return len(self._in_flight)
 
     @property
     def has_work(self) -> bool:
@@ -61,16 +57,22 @@ class Holdings:
 
     def launch(self, item: ActivityWorkItem) -> None:
         """Run an activity call that is claimed."""
-        self._in_flight[item.execution_id, item.task_id] = item
+        self._in_flight.add(item)
         self._hand_out(item)
 
     def ended(self, done: ActivityDone) -> None:
         """An activity ended here: its result goes to the instance if that is held, else to the instance's inbox."""
         item = done.item
+        if done.event is None:
+            if done.is_recorded:
+                self._capacity.ended(done.seconds)
+            else:
+                self._capacity.give_back(1)
+            self._in_flight.remove(item)
+            return
         self._capacity.ended(done.seconds)
-        if self._in_flight.get((item.execution_id, item.task_id)) is not item:
+        if not self._in_flight.remove(item):
             return  # it was given back, or is from before this worker was taken for dead
-        del self._in_flight[item.execution_id, item.task_id]
         held = self._held.get(item.instance_id)
         result = ActivityResult(item, done.event)
         if held is None or held.record.execution_id != item.execution_id:
@@ -83,11 +85,12 @@ class Holdings:
     # -- going out
 
     def take_ready(self, step: Step, limit: int, controlled: set[str | None]) -> None:
-        """Move what is due into a step, except for instances that a command of the same step changes."""
+        """Move what is due into a step, except for instances that a command of the same step changes, or that have a late turn in it already."""
+        late = {held.record.instance_id for held, _, _ in step.turns}
         for instance_id in list(self.ready):
             if len(step.todo) >= limit:
                 return
-            if instance_id not in controlled:
+            if instance_id not in controlled and instance_id not in late:
                 step.todo.append(self.ready.pop(instance_id))
 
     def committed(self, held: Held, commit: TurnCommit, sequence: int) -> None:
@@ -98,8 +101,7 @@ class Holdings:
             if held.has_work:
                 self.ready[instance_id] = held
             return
-        if self._held.get(instance_id) is held:
-            del self._held[instance_id]
+        self.drop(held)
         self.foreign.extend(held.results)
 
     def conflicted(self, held: Held, commit: TurnCommit) -> None:
@@ -131,11 +133,10 @@ class Holdings:
         instance_id = held.record.instance_id
         if self._held.get(instance_id) is held:
             del self._held[instance_id]
-        self.slow.pop(instance_id, None)
-
-    def not_begun(self, item: ActivityWorkItem) -> None:
-        """An activity call is given back without having been run."""
-        self._in_flight.pop((item.execution_id, item.task_id), None)
+        if self.ready.get(instance_id) is held:
+            del self.ready[instance_id]
+        if self.slow.get(instance_id) is held:
+            del self.slow[instance_id]
 
     def forget(self) -> None:
         """All of it belongs to others now."""

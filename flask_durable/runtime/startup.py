@@ -10,7 +10,6 @@ goes on until the import is over.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -18,9 +17,10 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flask_durable.logs import get_logger
 from flask_durable.runtime import servers
 
-logger = logging.getLogger("flask_durable.startup")
+logger = get_logger("flask_durable.startup")
 
 ARM_SECONDS = 0.6
 AFTER_FORK_SECONDS = 0.2
@@ -35,12 +35,14 @@ class Role:
     Args:
         serves: whether it is, or may become, one that serves.
         reason: why, for people.
+        is_off: the app does not want a worker here, whatever the process is for.
         is_certain: nothing is to be waited for but the end of loading; a process that is not known to serve may yet fork those that do.
     """
 
     serves: bool
     reason: str
     is_certain: bool = False
+    is_off: bool = False
 
 
 @dataclass(slots=True)
@@ -122,9 +124,12 @@ class StartUp:
         self._timer = None
         self._process = Process(os.getpid(), is_helper=parent.has_started)
         self._forget()
-        if parent.has_started:
+        role = self._role()
+        if role.is_off:
+            self.reason = role.reason
+        elif parent.has_started:
             self.reason = "a child of a process whose worker runs"
-        elif not self._is_closed and (parent.has_forked or self._role().serves):
+        elif not self._is_closed and (parent.has_forked or role.serves):
             self.reason = "a serving process forked by its server"
             self._arm(AFTER_FORK_SECONDS)
 

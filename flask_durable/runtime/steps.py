@@ -8,21 +8,35 @@ from dataclasses import dataclass, field
 
 from flask_durable.core.events import HistoryEvent
 from flask_durable.core.execution import Execution
-from flask_durable.runtime.turns import Held
-from flask_durable.storage.interface import ActivityResult, ActivityWorkItem, Command, Outcome, TurnCommit
+from flask_durable.errors import OutcomeUnknownError, StoreUnavailableError
+from flask_durable.runtime.turns import Held, RanTurn
+from flask_durable.storage.interface import ActivityResult, ActivityWorkItem, Command, Outcome, PurgeBy, RaiseEvent, StartInstance, TurnCommit
 
 
 class Submission:
     """A command on its way through the loop, and the thread that waits for it."""
 
-    __slots__ = ("_done", "command", "is_withdrawn", "outcome")
+    __slots__ = ("_done", "command", "is_taken", "is_withdrawn", "outcome")
 
     def __init__(self, command: Command) -> None:
         self.command = command
         self.outcome: Outcome = None
         self.is_withdrawn = False
+        self.is_taken = False
         self._done = threading.Lock()
         self._done.acquire()
+
+    def take(self) -> bool:
+        """The loop carries it out, unless it was withdrawn."""
+        self.is_taken = True
+        return not self.is_withdrawn
+
+    def withdraw(self) -> StoreUnavailableError:
+        """Wait no longer; what to tell the caller."""
+        self.is_withdrawn = True
+        if self.is_taken:
+            return OutcomeUnknownError(message="The worker has not answered in time; look whether it was carried out")
+        return StoreUnavailableError("The worker did not get to this command in time")
 
     def answer(self, outcome: Outcome) -> None:
         """Let the waiting thread go on."""
@@ -34,22 +48,26 @@ class Submission:
         return self._done.acquire(timeout=seconds)
 
 
+def controlled_by(command: Command) -> str | None:
+    """The instance whose turn has to wait, because the command changes its row."""
+    return None if isinstance(command, StartInstance | RaiseEvent | PurgeBy) else command.instance_id
+
+
 @dataclass(slots=True)
 class ActivityDone:
-    """An activity ran here."""
+    """An activity ran here; without an event it was not begun, and belongs to another worker or to the queue, or its outcome is recorded already."""
 
     item: ActivityWorkItem
-    event: HistoryEvent
+    event: HistoryEvent | None
     seconds: float
+    is_recorded: bool = False
 
 
 @dataclass(slots=True)
 class LateTurn:
     """A turn that took so long that the loop went on without it."""
 
-    held: Held
-    execution: Execution
-    commit: TurnCommit
+    ran: RanTurn
 
 
 @dataclass(slots=True)
@@ -57,7 +75,6 @@ class Overdue:
     """A turn has had all the time there is."""
 
     held: Held
-    thread_id: int
 
 
 @dataclass(slots=True)

@@ -2,53 +2,90 @@
 
 from __future__ import annotations
 
-import json
-import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from flask_durable.core.capabilities import Runnable
 from flask_durable.core.times import Micros
 from flask_durable.errors import CorruptHistoryError
+from flask_durable.logs import get_logger
+from flask_durable.storage.calls import NOBODYS, CallRows
+from flask_durable.storage.clock_steps import ClockSteps
 from flask_durable.storage.database import Sql
 from flask_durable.storage.inbox import InboxRows
-from flask_durable.storage.interface import ActivityWorkItem, ClaimRequest, Committed, OrchestrationWorkItem, Ready
-from flask_durable.storage.rows import INSTANCE_COLUMNS, instance_record
+from flask_durable.storage.interface import SUSPECT_DELIVERIES, ClaimRequest, Committed, InstanceRecord, Neighbour, OrchestrationWorkItem, Ready
+from flask_durable.storage.rows import INSTANCE_COLUMNS, instance_record, shown_record
+from flask_durable.storage.signs import Sign
 
-logger = logging.getLogger("flask_durable.storage")
+logger = get_logger("flask_durable.storage")
 
 MESSAGES_PER_TURN = 1000
 """So many messages at most go into one turn; the rest makes the instance ready again."""
 
-SUSPECT_DELIVERIES = 2
-"""What was handed out so often without success is taken one at a time, so that a poisonous one takes no others along."""
+_LOOK = (
+    "SELECT {now},"
+    " (SELECT ready_at FROM durable_instance WHERE hub = ? AND worker_id IS NULL AND ready_at IS NOT NULL ORDER BY {after_null}ready_at LIMIT 1),"
+    " (SELECT ready_at FROM durable_instance WHERE hub = ? AND worker_id = ? AND ready_at IS NOT NULL ORDER BY ready_at LIMIT 1),"
+    " (SELECT precedence FROM durable_activity WHERE hub = ? AND worker_id IS NULL AND deliveries < ? ORDER BY {after_null}precedence, queued_at LIMIT 1),"
+    " worker_id, expires_at, lock_slot, heartbeat_at, {sign} FROM durable_worker WHERE hub = ?"
+)
 
 
 class Claims:
-    """Claims for the workers of one task hub."""
+    """Claims for the workers of one task hub.
 
-    def __init__(self, sql: Sql, hub: str, inbox: InboxRows) -> None:
+    Args:
+        sql: the database.
+        hub: the task hub.
+        inbox: messages, which go along with the instances.
+        calls: the queue of calls.
+        sign: by which a dead worker is seen at once.
+        steps: learns what database time is.
+    """
+
+    def __init__(self, sql: Sql, hub: str, inbox: InboxRows, calls: CallRows, sign: Sign, steps: ClockSteps) -> None:
+        self._steps = steps
         self._sql = sql
         self._hub = hub
         self._inbox = inbox
+        self._calls = calls
+        self._sign = sign
 
-    def peek(self, worker_id: str, claim: ClaimRequest, now: Micros) -> Ready:
-        """Look, without writing, whether there is anything to claim, and when the next sleeping instance is due."""
-        names, parameters = _named("name", claim.orchestrators)
-        free = self._sql.value(
+    def peek(self, worker_id: str, claim: ClaimRequest) -> Ready:
+        """Look, without writing, whether there is anything to claim, and when the next sleeping instance is due.
+
+        One statement tells that nothing is due for anybody, and who the other workers are; only when something is, others ask whether it is for this one.
+        """
+        began = self._steps.begin()
+        now_text, parameters = self._sql.now_expression()
+        found = self._sql.rows(
+            _LOOK.format(now=now_text, sign=self._sign.column, after_null=self._sql.after_null("worker_id")),
+            (*parameters, self._hub, self._hub, worker_id, self._hub, claim.max_deliveries, self._hub),
+        )
+        others = tuple(Neighbour(row[4], row[5], row[6], row[7], bool(row[8])) for row in found if row[4] != worker_id)
+        if len(others) == len(found):
+            return Ready(False, None, is_registered=False, neighbours=others)
+        now, due, held = self._steps.note(began, self._sql.learn_now(found[0][0])), found[0][1], found[0][2]
+        is_left = due is not None and due <= now
+        if is_left:
+            due = self._first_free(claim)
+        due = min((moment for moment in (due, held) if moment is not None), default=None)
+        is_ready, waits_for_room = due is not None and due <= now, False
+        if not is_ready and found[0][3] is not None:
+            is_left = True
+            is_ready = claim.activities > 0 and self._calls.has_free(claim)
+            waits_for_room = not is_ready and bool(claim.limited)
+        return Ready(is_ready, due, is_left=is_left and not is_ready, waits_for_room=waits_for_room, neighbours=others)
+
+    def _first_free(self, claim: ClaimRequest) -> Micros | None:
+        names, parameters = taken_by(claim.runnable)
+        first: Micros | None = self._sql.value(
             f"SELECT ready_at FROM durable_instance WHERE hub = ? AND worker_id IS NULL AND ready_at IS NOT NULL AND deliveries < ?{names}"
-            " ORDER BY ready_at LIMIT 1",
+            f" ORDER BY {self._sql.after_null('worker_id')}ready_at LIMIT 1",
             (self._hub, claim.max_deliveries, *parameters),
         )
-        held = self._sql.value(
-            "SELECT ready_at FROM durable_instance WHERE hub = ? AND worker_id = ? AND ready_at IS NOT NULL ORDER BY ready_at LIMIT 1",
-            (self._hub, worker_id),
-        )
-        due = [moment for moment in (free, held) if moment is not None]
-        is_ready = bool(due) and min(due) <= now
-        if not is_ready and claim.activities > 0:
-            names, parameters = _named("name", claim.activity_names, claim.unknown_before)
-            text = f"SELECT 1 FROM durable_activity WHERE hub = ? AND worker_id IS NULL AND deliveries < ?{names} ORDER BY queued_at LIMIT 1"
-            is_ready = self._sql.row(text, (self._hub, claim.max_deliveries, *parameters)) is not None
-        return Ready(is_ready, min(due) if due else None)
+        return first
 
     def take(self, worker_id: str, claim: ClaimRequest, now: Micros, committed: Committed) -> None:
         """Claim within the present transaction; what was claimed goes into ``committed``."""
@@ -56,8 +93,10 @@ class Claims:
             rows = self._held(worker_id, claim, now) + self._take_instances(worker_id, claim, now)
             committed.orchestrations = [work for row in rows if (work := self._work(row, now)) is not None]
             committed.has_more = len(rows) >= claim.instances
+            if any(work.is_suspect for work in committed.orchestrations):
+                claim = replace(claim, with_suspects=False)  # one at a time, of either kind
         if claim.activities > 0:
-            committed.activities = self._take_activities(worker_id, claim)
+            committed.activities = self._calls.take(worker_id, claim)
             committed.has_more |= len(committed.activities) >= claim.activities
 
     def _work(self, row: tuple[Any, ...], now: Micros) -> OrchestrationWorkItem | None:
@@ -83,54 +122,50 @@ class Claims:
         taken = []
         for row in rows:
             if self._sql.run(
-                "UPDATE durable_instance SET worker_id = ?, deliveries = deliveries + 1 WHERE hub = ? AND instance_id = ? AND worker_id IS NULL",
+                f"UPDATE durable_instance SET worker_id = ?, deliveries = deliveries + 1 WHERE hub = ? AND instance_id = ? AND {NOBODYS}",
                 (worker_id, self._hub, row[0]),
             ):
                 taken.append(row)
         return taken
 
     def _free_instances(self, claim: ClaimRequest, now: Micros, least: int, below: int, limit: int) -> list[tuple[Any, ...]]:
-        names, parameters = _named("name", claim.orchestrators)
+        names, parameters = taken_by(claim.runnable)
         return self._sql.rows(
             f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE hub = ? AND worker_id IS NULL AND ready_at <= ? AND deliveries >= ? AND deliveries < ?"
-            f"{names} ORDER BY ready_at LIMIT ?{self._sql.skip_locked}",
+            f"{names} ORDER BY {self._sql.after_null('worker_id')}ready_at LIMIT ?{self._sql.skip_locked}",
             (self._hub, now, least, below, *parameters, limit),
         )
 
-    def _take_activities(self, worker_id: str, claim: ClaimRequest) -> list[ActivityWorkItem]:
-        rows = self._free_activities(claim, 0, min(SUSPECT_DELIVERIES, claim.max_deliveries), claim.activities)
-        if claim.with_suspects and len(rows) < claim.activities:
-            rows += self._free_activities(claim, SUSPECT_DELIVERIES, claim.max_deliveries, 1)
-        taken = []
-        for row in rows:
-            if self._sql.run(
-                "UPDATE durable_activity SET worker_id = ?, deliveries = deliveries + 1 WHERE hub = ? AND execution_id = ? AND task_id = ? AND worker_id IS NULL",
-                (worker_id, self._hub, row[1], row[3]),
-            ):
-                taken.append(_work_item(row))
-        return taken
-
-    def _free_activities(self, claim: ClaimRequest, least: int, below: int, limit: int) -> list[tuple[Any, ...]]:
-        names, parameters = _named("a.name", claim.activity_names, claim.unknown_before)
-        return self._sql.rows(
-            "SELECT a.instance_id, a.execution_id, i.generation, a.task_id, a.name, a.input, a.attempt, a.first_task_id, a.deliveries + 1, i.trace"
-            " FROM durable_activity a JOIN durable_instance i ON i.hub = a.hub AND i.instance_id = a.instance_id"
-            f" WHERE a.hub = ? AND a.worker_id IS NULL AND a.deliveries >= ? AND a.deliveries < ?{names} ORDER BY a.queued_at LIMIT ?"
-            + ("" if self._sql.is_sqlite else " FOR UPDATE OF a SKIP LOCKED" if self._sql.is_postgresql else ""),
-            (self._hub, least, below, *parameters, limit),
+    def left_over(self, workers: Sequence[Runnable], bounds: tuple[str, str] | None, ready_before: Micros, limit: int) -> list[InstanceRecord]:
+        """Instances within those version keys that belong to nobody, have been ready since before that time, and that none of those takes."""
+        among, within = taken_by(Runnable(bounds=bounds))
+        conditions = [taken_by(each) for each in workers]
+        parameters = [parameter for _, each in conditions for parameter in each]
+        others = "".join(f" AND NOT (1 = 1{text})" for text, _ in conditions)
+        rows = self._sql.rows(
+            f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE hub = ? AND worker_id IS NULL AND ready_at <= ?{among}{others} ORDER BY {self._sql.after_null('worker_id')}ready_at LIMIT ?",
+            (self._hub, ready_before, *within, *parameters, limit),
         )
+        return [shown_record(row) for row in rows]
+
+    def left_over_activities(self, known: Sequence[str], queued_before: Micros) -> list[str]:
+        """Names, other than those, of activities with calls that have been in the queue since before that time."""
+        names = f" AND name NOT IN ({', '.join('?' * len(known))})" if known else ""
+        text = f"SELECT DISTINCT name FROM durable_activity WHERE hub = ? AND worker_id IS NULL AND queued_at < ?{names}"
+        return [str(row[0]) for row in self._sql.rows(text, (self._hub, queued_before, *known))]
 
 
-def _work_item(row: tuple[Any, ...]) -> ActivityWorkItem:
-    instance_id, execution_id, generation, task_id, name, text, attempt, first_task_id, deliveries, trace = row
-    carrier = json.loads(trace) if trace else {}
-    return ActivityWorkItem(instance_id, execution_id, generation, task_id, name, text, attempt, first_task_id, deliveries, carrier)
-
-
-def _named(column: str, names: tuple[str, ...] | None, queued_before: Micros | None = None) -> tuple[str, tuple[Any, ...]]:
-    if names is None:
-        return "", ()
-    known = f"{column} IN ({', '.join('?' * len(names))})" if names else "1 = 0"
-    if queued_before is None:
-        return f" AND {known}", names
-    return f" AND ({known} OR {column.replace('name', 'queued_at')} < ?)", (*names, queued_before)
+def taken_by(runnable: Runnable) -> tuple[str, tuple[Any, ...]]:
+    """The condition for the instances that somebody takes, and its parameters."""
+    text = ""
+    parameters: list[str] = []
+    if runnable.names is not None:
+        free = [name for name in runnable.names if name not in runnable.least_keys]
+        # An IN without names is no SQL
+        choices = [f"name IN ({', '.join('?' * len(free))})" if free else "1 = 0", *("(name = ? AND version_key >= ?)" for _ in runnable.least_keys)]
+        text = f" AND ({' OR '.join(choices)})" if runnable.least_keys else f" AND {choices[0]}"
+        parameters = [*free, *(text for pair in runnable.least_keys.items() for text in pair)]
+    if runnable.bounds is not None:
+        text += " AND version_key >= ? AND version_key <= ?"
+        parameters.extend(runnable.bounds)
+    return text, tuple(parameters)

@@ -14,6 +14,7 @@ from flask_durable.storage.rows import event_row, row_event
 HistoryRow = tuple[Any, ...]
 
 _INSERT = "INSERT INTO durable_history (hub, instance_id, generation, sequence, at, event_type, task_id, name, payload, extra) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_KINDS = "ttiiitittt"
 _SELECT = "SELECT sequence, at, event_type, task_id, name, payload, extra FROM durable_history WHERE hub = ? AND instance_id = ? AND generation = ? AND sequence > ? ORDER BY sequence"
 
 
@@ -31,7 +32,7 @@ class HistoryRows:
 
     def insert(self, rows: Sequence[HistoryRow]) -> None:
         """Append; the primary key refuses a second row with the same number."""
-        self._sql.run_many(_INSERT, rows)
+        self._sql.insert_many(_INSERT, _KINDS, rows)
 
     def load(self, instance_id: str, generation: int) -> list[Recorded]:
         """The whole history of one generation."""
@@ -43,9 +44,15 @@ class HistoryRows:
         events = tuple(_recorded(instance_id, rows[:limit]))
         return HistoryPage(events, events[-1].sequence if len(rows) > limit else None)
 
-    def delete(self, instance_id: str) -> None:
-        """Delete all generations."""
-        self._sql.run("DELETE FROM durable_history WHERE hub = ? AND instance_id = ?", (self._hub, instance_id))
+    def delete(self, instance_ids: Sequence[str]) -> None:
+        """Delete all generations of instances."""
+        self._sql.run_for("DELETE FROM durable_history WHERE hub = ? AND instance_id IN", (self._hub,), instance_ids)
+
+    def delete_in_slices(self, instance_id: str, events: int, size: int) -> None:
+        """Delete the events of an instance that has so many of them, so that no single statement takes long."""
+        text = "DELETE FROM durable_history WHERE hub = ? AND instance_id = ? AND sequence > ? AND sequence <= ?"
+        for begin in range(0, events, size):
+            self._sql.run(text, (self._hub, instance_id, begin, begin + size))
 
     def delete_generation(self, instance_id: str, generation: int) -> None:
         """Delete one generation (rule 31: the history of the old one is emptied)."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flask_durable.core.events import HistoryEvent, TimerFired
+from flask_durable.core.events import EventRaised, HistoryEvent, TimerFired
+from flask_durable.core.rewind import Message
 from flask_durable.core.times import Micros
 from flask_durable.storage.database import Sql
 from flask_durable.storage.interface import InboxMessage
 from flask_durable.storage.rows import event_row, row_event
+from flask_durable.storage.wakes import Wakes
 
 TimerRow = tuple[str, str, int, Micros]
 """instance_id, execution_id, task_id, fire_at."""
@@ -18,26 +20,38 @@ _INSERT = "INSERT INTO durable_message (hub, instance_id, execution_id, visible_
 _WAKE = (
     "UPDATE durable_instance SET ready_at = CASE WHEN status <> 'Running' OR parked_reason IS NOT NULL THEN ready_at"
     " WHEN ready_at IS NULL OR ready_at > ? THEN ? ELSE ready_at END"
-    " WHERE hub = ? AND instance_id = ? AND status IN ('Pending', 'Running', 'Suspended')"
+    " WHERE hub = ? AND instance_id = ?"
 )
+_TO_LIVE = " AND status IN ('Pending', 'Running', 'Suspended')"
+# What a call comes to is kept for a failed instance too: it may be rewound (REW-3).
+_TO_EXECUTION = " AND status IN ('Pending', 'Running', 'Suspended', 'Failed') AND execution_id = ?"
 
 
 class InboxRows:
     """The inboxes of one task hub."""
 
-    def __init__(self, sql: Sql, hub: str) -> None:
+    def __init__(self, sql: Sql, hub: str, wakes: Wakes) -> None:
         self._sql = sql
         self._hub = hub
+        self._wakes = wakes
 
     def put(self, instance_id: str, event: HistoryEvent, at: Micros, *, execution_id: str | None = None) -> bool:
-        """Deliver a message to a live instance; False when there is none (or it is another execution by now)."""
+        """Deliver a message to a live instance; False when there is none (or it is another execution by now).
+
+        Args:
+            instance_id: whose inbox.
+            event: the message.
+            at: when it arrives.
+            execution_id: for the outcome of a call: the execution that made it.
+        """
         parameters = (at, at, self._hub, instance_id)
         if execution_id is None:
-            is_live = self._sql.run(_WAKE, parameters)
+            is_live = self._sql.run(f"{_WAKE}{_TO_LIVE}", parameters)
         else:
-            is_live = self._sql.run(f"{_WAKE} AND execution_id = ?", (*parameters, execution_id))
+            is_live = self._sql.run(f"{_WAKE}{_TO_EXECUTION}", (*parameters, execution_id))
         if not is_live:
             return False
+        self._wakes.instance(instance_id)
         self._sql.run(_INSERT, (self._hub, instance_id, execution_id, at, *event_row(event)))
         return True
 
@@ -69,13 +83,29 @@ class InboxRows:
             rows = _by_arrival(rows)
         return tuple(InboxMessage(row[0], row_event(instance_id, row[2:])) for row in rows)
 
+    def all(self, instance_id: str) -> list[Message]:
+        """Every message, those that are not visible yet too, in the order of their ids."""
+        rows = self._sql.rows(
+            "SELECT visible_at, event_type, task_id, name, payload, extra FROM durable_message WHERE hub = ? AND instance_id = ? ORDER BY message_id",
+            (self._hub, instance_id),
+        )
+        return [Message(row[0], row_event(instance_id, row[1:])) for row in rows]
+
+    def replace(self, instance_id: str, execution_id: str, messages: Sequence[Message]) -> None:
+        """Give an instance another inbox."""
+        self.delete([instance_id])
+        self._sql.run_many(
+            _INSERT,
+            [(self._hub, instance_id, None if isinstance(event, EventRaised) else execution_id, at, *event_row(event)) for at, event in messages],
+        )
+
     def consume(self, message_ids: Sequence[int]) -> None:
         """Delete messages that a turn has taken."""
-        self._sql.run_many("DELETE FROM durable_message WHERE message_id = ?", [(message_id,) for message_id in message_ids])
+        self._sql.change_many("DELETE FROM durable_message WHERE message_id = ?", "i", [(message_id,) for message_id in message_ids])
 
     def delete(self, instance_ids: Sequence[str]) -> None:
         """Delete all messages of instances."""
-        self._sql.run_many("DELETE FROM durable_message WHERE hub = ? AND instance_id = ?", [(self._hub, each) for each in instance_ids])
+        self._sql.run_for("DELETE FROM durable_message WHERE hub = ? AND instance_id IN", (self._hub,), instance_ids)
 
     def delete_execution(self, instance_id: str, execution_id: str) -> None:
         """Delete what was meant for one execution only: timers and results, not external events."""

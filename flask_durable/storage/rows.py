@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from flask_durable.core.children import LEAVE
 from flask_durable.core.events import (
     EVENT_TYPES,
     EventRaised,
@@ -53,7 +54,7 @@ def dump_map(value: Mapping[str, str]) -> str | None:
 
 def dump_failure(failure: FailureDetails | None) -> str | None:
     """JSON text of failure details."""
-    return None if failure is None else dump(failure.to_json())
+    return None if failure is None else dump(failure.to_stored())
 
 
 def load_failure(text: str | None) -> FailureDetails | None:
@@ -101,6 +102,8 @@ def shown_record(row: Sequence[Any]) -> InstanceRecord:
     except CorruptHistoryError as error:
         legible = dict(zip(INSTANCE_COLUMNS.split(", "), row, strict=True))
         legible |= dict.fromkeys(("failure", "tags", "trace", "carried"))
+        if legible["status"] not in set(RuntimeStatus):
+            legible["status"] = RuntimeStatus.RUNNING.value  # as one that has not ended, so that it can be
         legible["parked_reason"] = legible["parked_reason"] or str(error)
         return instance_record(tuple(legible.values()))
 
@@ -135,28 +138,62 @@ def _started_event(_task: int | None, name: str | None, payload: str | None, ext
 def _completed_row(event: ExecutionCompleted) -> EventRow:
     extra: dict[str, Any] = {"status": event.status.value}
     if event.failure is not None:
-        extra["failure"] = event.failure.to_json()
+        extra["failure"] = event.failure.to_stored()
+    if event.sound_until is not None:
+        extra |= {"blamed": event.blamed, "unseen": event.unseen, "soundUntil": event.sound_until}
     return "ExecutionCompleted", None, None, event.output, dump(extra)
 
 
 def _completed_event(_task: int | None, _name: str | None, payload: str | None, extra: dict[str, Any]) -> ExecutionCompleted:
     failure = extra.get("failure")
-    return ExecutionCompleted(RuntimeStatus(extra["status"]), payload, FailureDetails.from_json(failure) if failure else None)
+    return ExecutionCompleted(
+        RuntimeStatus(extra["status"]),
+        payload,
+        FailureDetails.from_json(failure) if failure else None,
+        tuple(extra.get("blamed", ())),
+        tuple(extra.get("unseen", ())),
+        extra.get("soundUntil"),
+    )
 
 
 def _scheduled_row(event: TaskScheduled) -> EventRow:
-    extra = dump([event.attempt, event.first_task_id]) if event.attempt != 1 else None
+    extra: str | None = None
+    if event.priority or event.timeout is not None:
+        extra = dump([event.attempt, event.first_task_id or event.task_id, event.priority, event.timeout])
+    elif event.attempt != 1:
+        extra = dump([event.attempt, event.first_task_id])
     return "TaskScheduled", event.task_id, event.name, event.input, extra
 
 
 def _scheduled_event(task: int | None, name: str | None, payload: str | None, extra: Any) -> TaskScheduled:
     number = cast(int, task)
-    attempt, first = extra or (1, number)
-    return TaskScheduled(number, cast(str, name), payload, attempt, first)
+    attempt, first, priority, timeout = (*extra, 0, None)[:4] if extra else (1, number, 0, None)
+    return TaskScheduled(number, cast(str, name), payload, attempt, first, priority, timeout)
+
+
+def _child_extra(event: SubOrchestrationCreated) -> list[Any]:
+    extra: list[Any] = [event.instance_id, event.execution_id, event.version]
+    if event.tags:
+        return [*extra, event.on_parent_end, dict(event.tags)]
+    return extra if event.on_parent_end == LEAVE else [*extra, event.on_parent_end]
+
+
+def _child_event(task: int | None, name: str | None, payload: str | None, extra: Any) -> SubOrchestrationCreated:
+    instance_id, execution_id, version, *rest = extra
+    return SubOrchestrationCreated(cast(int, task), cast(str, name), instance_id, execution_id, payload, version, *rest)
 
 
 def _reason_row(event: HistoryEvent) -> EventRow:
     return type(event).__name__, None, None, cast(Any, event).reason, None
+
+
+def _rewound_row(event: ExecutionRewound) -> EventRow:
+    return "ExecutionRewound", None, None, event.reason, dump([event.resumes_after, event.redone, event.last_task_id])
+
+
+def _rewound_event(_task: int | None, _name: str | None, payload: str | None, extra: Any) -> ExecutionRewound:
+    resumes_after, redone, last_task_id = extra
+    return ExecutionRewound(payload, resumes_after, tuple(redone), last_task_id)
 
 
 _TO_ROW: dict[type[HistoryEvent], Callable[[Any], EventRow]] = {
@@ -166,7 +203,7 @@ _TO_ROW: dict[type[HistoryEvent], Callable[[Any], EventRow]] = {
     TaskCompleted: lambda event: ("TaskCompleted", event.task_id, None, event.result, None),
     TaskFailed: lambda event: ("TaskFailed", event.task_id, None, dump_failure(event.failure), None),
     SubOrchestrationCreated: lambda event: (
-        "SubOrchestrationCreated", event.task_id, event.name, event.input, dump([event.instance_id, event.execution_id, event.version]),
+        "SubOrchestrationCreated", event.task_id, event.name, event.input, dump(_child_extra(event)),
     ),
     SubOrchestrationCompleted: lambda event: ("SubOrchestrationCompleted", event.task_id, None, event.result, None),
     SubOrchestrationFailed: lambda event: ("SubOrchestrationFailed", event.task_id, None, dump_failure(event.failure), None),
@@ -177,7 +214,7 @@ _TO_ROW: dict[type[HistoryEvent], Callable[[Any], EventRow]] = {
     ExecutionSuspended: _reason_row,
     ExecutionResumed: _reason_row,
     ExecutionTerminated: _reason_row,
-    ExecutionRewound: _reason_row,
+    ExecutionRewound: _rewound_row,
 }  # fmt: skip
 
 _FROM_ROW: dict[str, Callable[[Any, Any, Any, Any], HistoryEvent]] = {
@@ -186,7 +223,7 @@ _FROM_ROW: dict[str, Callable[[Any, Any, Any, Any], HistoryEvent]] = {
     "TaskScheduled": _scheduled_event,
     "TaskCompleted": lambda task, _name, payload, _extra: TaskCompleted(task, payload),
     "TaskFailed": lambda task, _name, payload, _extra: TaskFailed(task, FailureDetails.from_json(json.loads(payload))),
-    "SubOrchestrationCreated": lambda task, name, payload, extra: SubOrchestrationCreated(task, name, extra[0], extra[1], payload, extra[2]),
+    "SubOrchestrationCreated": _child_event,
     "SubOrchestrationCompleted": lambda task, _name, payload, _extra: SubOrchestrationCompleted(task, payload),
     "SubOrchestrationFailed": lambda task, _name, payload, _extra: SubOrchestrationFailed(task, FailureDetails.from_json(json.loads(payload))),
     "TimerCreated": lambda task, _name, _payload, extra: TimerCreated(task, extra),
@@ -196,7 +233,7 @@ _FROM_ROW: dict[str, Callable[[Any, Any, Any, Any], HistoryEvent]] = {
     "ExecutionSuspended": lambda _task, _name, payload, _extra: ExecutionSuspended(payload),
     "ExecutionResumed": lambda _task, _name, payload, _extra: ExecutionResumed(payload),
     "ExecutionTerminated": lambda _task, _name, payload, _extra: ExecutionTerminated(payload),
-    "ExecutionRewound": lambda _task, _name, payload, _extra: ExecutionRewound(payload),
+    "ExecutionRewound": _rewound_event,
 }
 
 assert set(_FROM_ROW) == set(EVENT_TYPES)  # noqa: S101 - a kind of event without a row form must not get past an import

@@ -33,6 +33,10 @@ class Schema:
         found = self.version()
         if found != SCHEMA_VERSION:
             raise SchemaVersionError(found, SCHEMA_VERSION)
+        there = set(self._sql.database.get_tables())
+        missing = tuple(name for table in self._tables.all() if (name := table._meta.table_name) not in there)
+        if missing:
+            raise SchemaVersionError(found, SCHEMA_VERSION, missing)
 
     def upgrade(self) -> None:
         """Create what is missing and run what has not run; several processes may do so at once.
@@ -42,6 +46,7 @@ class Schema:
         """
         if self.version() == SCHEMA_VERSION:
             return
+        _choose_collation(self._sql)
         with self._alone():
             found = self.version()
             if found is not None and found > SCHEMA_VERSION:
@@ -75,3 +80,11 @@ class Schema:
                 yield
             finally:
                 self._sql.row("SELECT RELEASE_LOCK(?)", (_LOCK_NAME,))
+
+
+def _choose_collation(sql: Sql) -> None:
+    if sql.is_sqlite or sql.is_postgresql:
+        return
+    is_mariadb = "mariadb" in str(sql.value("SELECT VERSION()")).lower()
+    # Read by the key fields, which see only the database
+    sql.database.durable_collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"  # type: ignore[attr-defined]

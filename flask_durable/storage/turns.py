@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flask_durable.core.events import EventRaised, SubOrchestrationCompleted, SubOrchestrationCreated, SubOrchestrationFailed
+from flask_durable.core.events import EventRaised, SubOrchestrationCompleted, SubOrchestrationCreated, SubOrchestrationFailed, TaskScheduled
 from flask_durable.core.failure import FailureDetails
 from flask_durable.core.status import RuntimeStatus
 from flask_durable.core.times import Micros
 from flask_durable.core.turn import NextGeneration
+from flask_durable.core.versions import version_key
+from flask_durable.storage.calls import HELD, NOBODYS
 from flask_durable.storage.database import Sql
+from flask_durable.storage.event_keys import EventKeyRows
 from flask_durable.storage.history import HistoryRows
 from flask_durable.storage.inbox import InboxRows, TimerRow
 from flask_durable.storage.interface import InstanceRecord, TurnCommit
-from flask_durable.storage.rows import dump, dump_failure
+from flask_durable.storage.rows import INSTANCE_COLUMNS, dump, dump_failure, dump_map, shown_record
+from flask_durable.storage.wakes import Wakes
 
 _NEXT_DUE = "(SELECT MIN(visible_at) FROM durable_message WHERE hub = ? AND instance_id = ?)"
 _AS_KNOWN = " WHERE hub = ? AND instance_id = ? AND execution_id = ? AND sequence = ? AND worker_id = ?"
@@ -22,22 +26,28 @@ _GO_ON = (
     "UPDATE durable_instance SET status = 'Running', sequence = ?, has_started = ?, updated_at = ?, worker_id = ?, deliveries = 0, carried = NULL,"
     f" ready_at = {_NEXT_DUE}{_AS_KNOWN}"
 )
+_KNOWN_KINDS = "tttit"
+_GO_ON_KINDS = "ibittt" + _KNOWN_KINDS
+_END_KINDS = "tibiittt" + _KNOWN_KINDS
 _END = (
     "UPDATE durable_instance SET status = ?, sequence = ?, has_started = ?, updated_at = ?, completed_at = ?, output = ?, failure = ?,"
-    f" worker_id = NULL, deliveries = 0, carried = NULL, ready_at = NULL{_AS_KNOWN}"
+    f" worker_id = NULL, deliveries = 0, carried = ?, ready_at = NULL{_AS_KNOWN}"
 )
 _CONTINUE_AS_NEW = (
-    "UPDATE durable_instance SET status = 'Running', generation = generation + 1, execution_id = ?, input = ?, version = ?, carried = ?,"
+    "UPDATE durable_instance SET status = 'Running', generation = generation + 1, execution_id = ?, input = ?, version = ?, version_key = ?, carried = ?,"
     f" sequence = 0, has_started = ?, updated_at = ?, worker_id = ?, deliveries = 0, ready_at = ?{_AS_KNOWN}"
 )
 _INSERT_ACTIVITY = (
-    "INSERT INTO durable_activity (hub, execution_id, task_id, instance_id, name, input, attempt, first_task_id, queued_at, worker_id, deliveries)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO durable_activity (hub, execution_id, task_id, instance_id, name, input, attempt, first_task_id, precedence, timeout, queued_at, worker_id, deliveries)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_ACTIVITY_KINDS = "ttitttiiiiiti"
 _INSERT_CHILD = (
-    " durable_instance (hub, instance_id, execution_id, generation, name, version, status, input, created_at, updated_at, parent_instance_id,"
-    " parent_execution_id, parent_task_id, trace, sequence, has_started, ready_at, deliveries) VALUES (?, ?, ?, 0, ?, ?, 'Pending', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0)"
+    " durable_instance (hub, instance_id, execution_id, generation, name, version, version_key, status, input, created_at, updated_at, parent_instance_id,"
+    " parent_execution_id, parent_task_id, tags, trace, sequence, has_started, ready_at, deliveries)"
+    " VALUES (?, ?, ?, 0, ?, ?, ?, 'Pending', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0)"
 )
+_CHILD_ATTEMPTS = 100
 
 
 class StaleTurnError(Exception):
@@ -47,11 +57,13 @@ class StaleTurnError(Exception):
 class TurnRows:
     """Writes the turns of one task hub."""
 
-    def __init__(self, sql: Sql, hub: str, history: HistoryRows, inbox: InboxRows) -> None:
+    def __init__(self, sql: Sql, hub: str, history: HistoryRows, inbox: InboxRows, event_keys: EventKeyRows, wakes: Wakes) -> None:
         self._sql = sql
         self._hub = hub
         self._history = history
         self._inbox = inbox
+        self._event_keys = event_keys
+        self._wakes = wakes
 
     def stale(self, worker_id: str, commits: Sequence[TurnCommit]) -> list[int]:
         """Indexes of the turns whose instance is no longer as the worker knew it."""
@@ -63,18 +75,19 @@ class TurnRows:
                 found.append(index)
         return found
 
-    def write(self, worker_id: str, commits: Sequence[TurnCommit], at: Micros, default_version: str | None) -> bool:
+    def write(self, worker_id: str, commits: Sequence[TurnCommit], at: Micros) -> bool:
         """Write turns; returns whether there is new work that somebody should claim.
 
         Raises:
             StaleTurnError: one of them does not fit; nothing of this transaction may stay.
         """
+        self._lock(sorted(commit.record.instance_id for commit in commits))
         self._finish_activities(commits)
         self._inbox.consume([message_id for commit in commits for message_id in commit.messages])
         self._history.insert(self._history_rows(commits))
         self._schedule_activities(worker_id, commits, at)
         self._set_timers(commits)
-        has_new_work = self._create_children(commits, at, default_version)
+        has_new_work = self._create_children(commits, at)
         has_new_work |= self._send_events(commits, at)
         going_on = [commit for commit in commits if not commit.turn.status.is_final and commit.turn.next_generation is None]
         ended = [commit for commit in commits if commit.turn.status.is_final]
@@ -89,26 +102,40 @@ class TurnRows:
 
     def delete_activities(self, execution_ids: Sequence[str]) -> None:
         """Drop the open calls of executions: whoever runs one finds its row gone and drops the result."""
-        self._sql.run_many("DELETE FROM durable_activity WHERE hub = ? AND execution_id = ?", [(self._hub, each) for each in execution_ids])
+        self._sql.run_for("DELETE FROM durable_activity WHERE hub = ? AND execution_id IN", (self._hub,), execution_ids)
+
+    def hold_activities(self, execution_id: str) -> None:
+        """Keep the calls of a suspended instance that nobody has taken yet from being begun (rule 36)."""
+        text = f"UPDATE durable_activity SET worker_id = ? WHERE hub = ? AND execution_id = ? AND {NOBODYS}"
+        self._sql.run(text, (HELD, self._hub, execution_id))
+
+    def let_activities_go(self, execution_id: str) -> None:
+        """Put the calls that were held back into the queue."""
+        text = "UPDATE durable_activity SET worker_id = NULL WHERE hub = ? AND execution_id = ? AND worker_id = ?"
+        self._sql.run(text, (self._hub, execution_id, HELD))
+
+    def delete_queued(self, execution_ids: Sequence[str]) -> None:
+        """Drop the calls of failed executions that nobody has begun; those that run are kept until they report (REW-3)."""
+        text = "DELETE FROM durable_activity WHERE hub = ? AND execution_id = ? AND begun_at IS NULL AND (worker_id IS NULL OR worker_id = ?)"
+        self._sql.run_many(text, [(self._hub, each, HELD) for each in execution_ids])
+
+    def queue_activities(self, record: InstanceRecord, events: Sequence[TaskScheduled], at: Micros) -> None:
+        """Put calls of an instance into the queue, for any worker."""
+        self._sql.run_many(_INSERT_ACTIVITY, [self._activity_row(record, event, at, None) for event in events])
 
     def deliver_anew(self, execution_id: str) -> None:
         """Forget how often workers died with the open calls of an execution."""
-        text = "UPDATE durable_activity SET deliveries = 0 WHERE hub = ? AND execution_id = ? AND worker_id IS NULL"
+        text = f"UPDATE durable_activity SET deliveries = 0 WHERE hub = ? AND execution_id = ? AND {NOBODYS}"
         self._sql.run(text, (self._hub, execution_id))
 
     def delete(self, doomed: Sequence[tuple[str, str]]) -> None:
         """Delete instances with all they have, given as (instance_id, execution_id)."""
-        for instance_id, _ in doomed:
-            self._history.delete(instance_id)
-        self._inbox.delete([instance_id for instance_id, _ in doomed])
+        instance_ids = [instance_id for instance_id, _ in doomed]
+        self._history.delete(instance_ids)
+        self._inbox.delete(instance_ids)
+        self._event_keys.delete(instance_ids)
         self.delete_activities([execution_id for _, execution_id in doomed])
-        self._sql.run_many("DELETE FROM durable_instance WHERE hub = ? AND instance_id = ?", [(self._hub, instance_id) for instance_id, _ in doomed])
-
-    def forget_deliveries(self, execution_id: str) -> None:
-        """Let the open calls of an execution be tried as if they were new."""
-        self._sql.run(
-            "UPDATE durable_activity SET deliveries = 0 WHERE hub = ? AND execution_id = ? AND worker_id IS NULL", (self._hub, execution_id)
-        )
+        self._sql.run_for("DELETE FROM durable_instance WHERE hub = ? AND instance_id IN", (self._hub,), instance_ids)
 
     def notify_parent(self, record: InstanceRecord, output: str | None, failure: FailureDetails | None, at: Micros) -> bool:
         """Put the outcome of a child into its parent's inbox; False when nobody waits for it."""
@@ -119,9 +146,18 @@ class TurnRows:
         )
         return self._inbox.put(record.parent_instance_id, event, at, execution_id=record.parent_execution_id)
 
+    def _lock(self, instance_ids: Sequence[str]) -> None:
+        # Whoever changes an instance from outside locks its row before all else; in another order they and we could wait for each other.
+        text = "SELECT 1 FROM durable_instance WHERE hub = ? AND instance_id "
+        if self._sql.is_postgresql:
+            self._sql.change_many(f"{text}= ?{self._sql.for_update}", "tt", [(self._hub, instance_id) for instance_id in instance_ids])
+        elif not self._sql.is_sqlite:
+            self._sql.rows_of(f"{text}IN", (self._hub,), instance_ids, self._sql.for_update)
+
     def _finish_activities(self, commits: Sequence[TurnCommit]) -> None:
-        self._sql.run_many(
+        self._sql.change_many(
             "DELETE FROM durable_activity WHERE hub = ? AND execution_id = ? AND task_id = ?",
+            "tti",
             [(self._hub, commit.record.execution_id, result.item.task_id) for commit in commits for result in commit.results],
         )
 
@@ -138,12 +174,16 @@ class TurnRows:
         for commit in commits:
             record, kept = commit.record, commit.claimed_activities
             for index, event in enumerate(commit.turn.activities):
-                is_kept = index < kept
-                rows.append(
-                    (self._hub, record.execution_id, event.task_id, record.instance_id, event.name, event.input, event.attempt,
-                     event.first_task_id or event.task_id, at, worker_id if is_kept else None, 1 if is_kept else 0)
-                )  # fmt: skip
-        self._sql.run_many(_INSERT_ACTIVITY, rows)
+                rows.append(self._activity_row(record, event, at, worker_id if index < kept else None))
+        self._sql.insert_many(_INSERT_ACTIVITY, _ACTIVITY_KINDS, rows)
+
+    def _activity_row(self, record: InstanceRecord, event: TaskScheduled, at: Micros, worker_id: str | None) -> Sequence[Any]:
+        if worker_id is None:
+            self._wakes.call(record.execution_id, event.task_id)
+        return (
+            self._hub, record.execution_id, event.task_id, record.instance_id, event.name, event.input, event.attempt,
+            event.first_task_id or event.task_id, -event.priority, event.timeout, at, worker_id, 1 if worker_id else 0,
+        )  # fmt: skip
 
     def _set_timers(self, commits: Sequence[TurnCommit]) -> None:
         timers: list[TimerRow] = []
@@ -157,35 +197,41 @@ class TurnRows:
         self._inbox.put_timers(timers)
         self._inbox.cancel_timers(cancelled)
 
-    def _create_children(self, commits: Sequence[TurnCommit], at: Micros, default_version: str | None) -> bool:
+    def _create_children(self, commits: Sequence[TurnCommit], at: Micros) -> bool:
         has_any = False
         for commit in commits:
             for event in commit.turn.children:
-                self._create_child(commit.record, event, at, default_version)
+                self.create_child(commit.record, event, at)
                 has_any = True
         return has_any
 
-    def _create_child(self, parent: InstanceRecord, event: SubOrchestrationCreated, at: Micros, default_version: str | None) -> None:
-        version = event.version if event.version is not None else default_version
+    def create_child(self, parent: InstanceRecord, event: SubOrchestrationCreated, at: Micros) -> None:
+        """Create a child, or see that the parent gets the outcome of the same one that is there already."""
         trace = dump(dict(parent.trace)) if parent.trace else None
         row = (
-            self._hub, event.instance_id, event.execution_id, event.name, version, event.input, at, at, parent.instance_id, parent.execution_id,
-            event.task_id, trace, False, at,
+            self._hub, event.instance_id, event.execution_id, event.name, event.version, version_key(event.version), event.input, at, at,
+            parent.instance_id, parent.execution_id, event.task_id, dump_map(event.tags), trace, False, at,
         )  # fmt: skip
-        if self._insert_child(row):
-            return
-        found = self._sql.row(
-            f"SELECT status, execution_id FROM durable_instance WHERE hub = ? AND instance_id = ?{self._sql.for_update}",
-            (self._hub, event.instance_id),
-        )
-        if found is not None and found[1] == event.execution_id:
-            return
-        if found is not None and RuntimeStatus(found[0]).is_final:
-            # The id of an ended instance is free for a child: a retry runs it anew, a loop calls it again (RTY-5, rule 41).
-            self.delete([(event.instance_id, found[1])])
+        text = f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE hub = ? AND instance_id = ?{self._sql.for_update}"
+        status = "made and deleted by others again and again"
+        for _ in range(_CHILD_ATTEMPTS):
             if self._insert_child(row):
+                self._wakes.instance(event.instance_id)
                 return
-        status = found[0] if found else "gone"
+            columns = self._sql.row(text, (self._hub, event.instance_id))
+            if columns is None:
+                continue  # deleted by somebody else between the two statements
+            found = shown_record(columns)
+            if is_run_of(found, parent, event.task_id):
+                if found.status.is_final:
+                    failure = found.failure if found.status is not RuntimeStatus.TERMINATED else terminated(found.instance_id)
+                    self.notify_parent(found, found.output, failure, at)
+                return
+            if not found.status.is_final:
+                status = found.status
+                break
+            # The id of an ended instance is free for a child: a retry runs it anew, a loop calls it again (RTY-5, rule 41).
+            self.delete([(event.instance_id, found.execution_id)])
         message = f"An instance with the id {event.instance_id!r} already exists; it is {status}"
         failure = FailureDetails("flask_durable.errors.InstanceExistsError", message)
         self._inbox.put(parent.instance_id, SubOrchestrationFailed(event.task_id, failure), at, execution_id=parent.execution_id)
@@ -208,8 +254,9 @@ class TurnRows:
         return has_any
 
     def _update_custom_status(self, commits: Sequence[TurnCommit]) -> None:
-        self._sql.run_many(
+        self._sql.change_many(
             "UPDATE durable_instance SET custom_status = ? WHERE hub = ? AND instance_id = ?",
+            "ttt",
             [(commit.turn.custom_status, self._hub, commit.record.instance_id) for commit in commits if commit.turn.custom_status_changed],
         )
 
@@ -217,14 +264,13 @@ class TurnRows:
         return (self._hub, commit.record.instance_id, commit.record.execution_id, commit.sequence, worker_id)
 
     def _go_on(self, worker_id: str, commits: Sequence[TurnCommit], at: Micros) -> None:
-        rows = []
-        for commit in commits:
-            record = commit.record
-            rows.append(
-                (commit.sequence + len(commit.turn.events), True, at, worker_id if commit.keep else None, self._hub, record.instance_id,
-                 *self._known(worker_id, commit))
-            )  # fmt: skip
-        self._expect(self._sql.run_many(_GO_ON, rows), len(rows))
+        # The rows are locked: whoever puts a message in from now on wakes the instance after this, and what was put in before is seen here.
+        rows = [
+            (commit.sequence + len(commit.turn.events), True, at, worker_id if commit.keep else None, self._hub, commit.record.instance_id)
+            for commit in commits
+        ]
+        known = [self._known(worker_id, commit) for commit in commits]
+        self._sql.expect(_GO_ON, _GO_ON_KINDS, [(*row, *each) for row, each in zip(rows, known, strict=True)], StaleTurnError)
 
     def _end(self, worker_id: str, commits: Sequence[TurnCommit], at: Micros) -> None:
         if not commits:
@@ -234,24 +280,39 @@ class TurnRows:
             turn = commit.turn
             rows.append(
                 (turn.status.value, commit.sequence + len(turn.events), True, at, at, turn.output, dump_failure(turn.failure),
-                 *self._known(worker_id, commit))
+                 _dump_events(commit.carried), *self._known(worker_id, commit))
             )  # fmt: skip
-        self._expect(self._sql.run_many(_END, rows), len(rows))
-        self._inbox.delete([commit.record.instance_id for commit in commits])
-        self.delete_activities([commit.record.execution_id for commit in commits if commit.turn.open_activities])
+        self._sql.expect(_END, _END_KINDS, rows, StaleTurnError)
+        failed = [commit for commit in commits if commit.turn.status is RuntimeStatus.FAILED]
+        over = [commit for commit in commits if commit.turn.status is not RuntimeStatus.FAILED]
+        self._inbox.delete([commit.record.instance_id for commit in over])
+        self.delete_activities([commit.record.execution_id for commit in over if commit.turn.open_activities])
+        self.delete_queued([commit.record.execution_id for commit in failed if commit.turn.open_activities])
 
     def _continue_as_new(self, worker_id: str, commit: TurnCommit, following: NextGeneration, at: Micros) -> None:
         record = commit.record
-        carried = dump([[event.name, event.data] for event in following.carried]) if following.carried else None
+        carried = _dump_events(following.carried)
         row = (
-            following.execution_id, following.input, following.version, carried, False, at, worker_id if commit.keep else None, at,
+            following.execution_id, following.input, following.version, version_key(following.version), carried, False, at, worker_id if commit.keep else None, at,
             *self._known(worker_id, commit),
         )  # fmt: skip
-        self._expect(self._sql.run(_CONTINUE_AS_NEW, row), 1)
+        self._sql.expect(_CONTINUE_AS_NEW, "", [row], StaleTurnError)
+        if not commit.keep:
+            self._wakes.instance(record.instance_id)
         self._history.delete_generation(record.instance_id, record.generation)
         self._inbox.delete_execution(record.instance_id, record.execution_id)
         self.delete_activities([record.execution_id])
 
-    def _expect(self, changed: int, wanted: int) -> None:
-        if changed != wanted:
-            raise StaleTurnError
+
+def is_run_of(child: InstanceRecord, parent: InstanceRecord, task_id: int) -> bool:
+    """Whether an instance is what a call of its parent has created, in whatever generation."""
+    return (child.parent_instance_id, child.parent_execution_id, child.parent_task_id) == (parent.instance_id, parent.execution_id, task_id)
+
+
+def terminated(instance_id: str) -> FailureDetails:
+    """What the call of a child that was terminated fails with (rule 39)."""
+    return FailureDetails("flask_durable.Terminated", f"Instance {instance_id!r} was terminated")
+
+
+def _dump_events(events: Sequence[EventRaised]) -> str | None:
+    return dump([[event.name, event.data] for event in events]) if events else None

@@ -158,6 +158,11 @@ def w6(durable: FlaskDurable, n: int, args: argparse.Namespace) -> dict[str, Any
     return {"cpu_percent": round(share, 3), "rss_growth_mb": round(grown, 1), "threads": threading.active_count() - threads}
 
 
+def backend(args: argparse.Namespace) -> str:
+    """Name of the database for the line that is printed."""
+    return str(args.database).partition(":")[0] if args.database else f"sqlite-wal-{args.synchronous.lower()}"
+
+
 WORKLOADS = {"W1": w1, "W2": w2, "W3": w3, "W4": w4, "W5": w5, "W6": w6}
 
 
@@ -176,7 +181,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="flask-durable-bench-", dir=os.environ.get("BENCH_DIR"))
     _, durable = make_app(folder, args)
-    line: dict[str, Any] = {"peer": "flask_durable", "backend": f"sqlite-wal-{args.synchronous.lower()}", "workload": args.workload, "n": args.n}
+    line: dict[str, Any] = {"peer": "flask_durable", "backend": backend(args), "workload": args.workload, "n": args.n}
     if args.activity_ms:
         line["activity_ms"] = args.activity_ms
     try:

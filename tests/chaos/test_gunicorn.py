@@ -9,13 +9,15 @@ import time
 
 import pytest
 from chaos_harness import PREFIX, wait_until
+from promptness import bound
 
 CASES = [("sync", False), ("sync", True), ("gthread", False), ("gthread", True)]
 NAMES = [f"{kind}{'-preload' if is_preloaded else ''}" for kind, is_preloaded in CASES]
-MARKS = [(), pytest.mark.chaos, pytest.mark.chaos, ()]
+
+pytestmark = pytest.mark.chaos
 
 
-@pytest.fixture(params=[pytest.param(case, id=name, marks=marks) for case, name, marks in zip(CASES, NAMES, MARKS, strict=True)])
+@pytest.fixture(params=CASES, ids=NAMES)
 def words(request):
     kind, is_preloaded = request.param
     return ["--worker-class", kind, *(["--threads", "4"] if kind == "gthread" else []), *(["--preload"] if is_preloaded else [])]
@@ -71,11 +73,10 @@ def test_gunicorn_loses_nothing_and_does_nothing_twice(chaos, words):
         remark=f"again after {after_all:.2f} s; one: {after_one:.2f} s",
     )
     assert chaos.request("GET", f"{PREFIX}/one-0")[1]["runtimeStatus"] == "Completed"
-    assert after_all < 2
-    assert after_one < 2
+    assert after_all < bound(chaos.environment(), 4)
+    assert after_one < bound(chaos.environment())
 
 
-@pytest.mark.chaos
 @pytest.mark.parametrize(
     "words", [["--worker-class", "sync"], ["--worker-class", "gthread", "--threads", "4", "--preload"]], ids=["sync", "gthread-preload"]
 )
@@ -99,7 +100,6 @@ def test_gunicorn_survives_the_death_of_one_worker_after_another(make_chaos, wor
     chaos.settle(f"gunicorn {' '.join(words[1:])}", "kill -9 loop", 500, snapshots, repeats=repeats)
 
 
-@pytest.mark.chaos
 def test_gunicorn_replaces_its_workers_at_hup_and_at_max_requests(chaos):
     """Each worker ends in order after 50 requests, and at SIGHUP all do: nothing is lost, and nothing happens twice."""
     site = chaos.gunicorn("--max-requests", "50", "--max-requests-jitter", "10")

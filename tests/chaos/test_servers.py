@@ -6,6 +6,9 @@ import os
 
 import pytest
 from chaos_harness import PREFIX, is_alive, wait_until
+from promptness import bound
+
+pytestmark = pytest.mark.chaos
 
 
 def has_one_worker(chaos):
@@ -66,7 +69,7 @@ def test_a_server_of_one_process_has_one_worker(chaos, server):
     wait_until(lambda: chaos.unfinished() == 0, "the work is done")
     assert len(chaos.worker_rows()) == 1
     chaos.settle(server, "none", 50, repeats=0, remark=f"worker after {took:.2f} s")
-    assert took < 2
+    assert took < bound(chaos.environment())
 
 
 def test_commands_start_no_worker(chaos):

@@ -91,6 +91,15 @@ class TestStart:
         assert result.exit_code == 2
         assert said in result.stderr
 
+    def test_an_input_that_does_not_fit_its_declared_type_is_an_error_with_its_place(self, run, shop_and_durable):  # rule 55
+        @shop_and_durable[1].orchestrator(name="Sum")
+        def add(ctx, numbers: list[int]) -> int:
+            return sum(numbers)
+
+        result = run("start", "Sum", "--input", '[1, "two"]')
+        assert result.exit_code == 1
+        assert result.stderr == "Error: The input of orchestrator 'Sum' does not fit at [1]: expected int, found the text 'two'\n"
+
     def test_a_bad_id_is_an_error_with_the_rule(self, run):
         result = run("start", "Echo", "--instance-id", "a/b")
         assert result.exit_code == 1
@@ -103,6 +112,14 @@ class TestEvents:
         result = run("raise-event", "x", "Go", '{"by": "Ann"}')
         assert (result.exit_code, result.stdout, result.stderr) == (0, "", "Event Go is recorded for x\n")
         assert durable.client.wait_for_completion("x", timeout=20).output == {"by": "Ann"}
+
+    def test_an_event_with_its_key_counts_once(self, run, durable):  # rule 23
+        run("start", "Wait", "--instance-id", "x")
+        for _ in range(2):
+            assert run("raise-event", "x", "Go", "1", "--dedup-key", "k").exit_code == 0
+        result = run("raise-event", "x", "Go", "1", "--dedup-key", " ")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "de-duplication key" in result.stderr
 
     @pytest.mark.parametrize(("words", "given", "data"), [([], None, None), (["-"], "[1]", [1])])
     def test_data_may_be_absent_or_come_from_standard_input(self, run, durable, worker, words, given, data):
@@ -155,7 +172,15 @@ class TestControl:
         assert durable.client.wait_for_completion(new_id, timeout=20).output == 8
         assert json.loads(run("restart", "x", "--same-id", "--json").stdout) == {"id": "x", "instanceId": "x"}
 
-    @pytest.mark.parametrize("command", ["terminate", "suspend", "resume", "restart", "purge"])
+    def test_a_family_is_held_and_let_go(self, run, durable, worker):  # rule 37
+        run("start", "Parent", "--instance-id", "p")
+        until(has_status(durable, "the-child", RuntimeStatus.RUNNING), "the child ran")
+        assert run("suspend", "p", "--recursive").exit_code == 0
+        assert durable.client.get_status("the-child").runtime_status == "Suspended"
+        assert run("resume", "p", "--recursive").exit_code == 0
+        assert durable.client.get_status("the-child").runtime_status == "Running"
+
+    @pytest.mark.parametrize("command", ["terminate", "suspend", "resume", "rewind", "restart", "purge"])
     def test_an_unknown_id_is_an_error(self, run, command):
         result = run(command, "nobody")
         assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: No instance has the id 'nobody'\n")
@@ -198,7 +223,7 @@ class TestPurge:
 
     @pytest.mark.parametrize(("answer", "exit_code", "left"), [("y\n", 0, ["c", "d"]), ("n\n", 1, ["a", "b", "c", "d"])])
     def test_on_a_terminal_it_asks(self, run, four, monkeypatch, answer, exit_code, left):
-        monkeypatch.setattr("flask_durable.cli.control._can_ask", lambda: True)
+        monkeypatch.setattr("flask_durable.cli.control.can_ask", lambda: True)
         result = run("purge", "--status", "Completed", input=answer)
         assert result.exit_code == exit_code
         assert "Delete 2 instances with their histories?" in result.stderr
@@ -210,7 +235,6 @@ class TestPurge:
             ([], "Give either an ID or at least one filter"),
             (["a", "--status", "Failed"], "Give either an ID or at least one filter"),
             (["--status", "Running", "--yes"], "Only ended instances can be purged, not Running"),
-            (["--status", "Failed", "--recursive", "--yes"], "--recursive goes together with an ID"),
         ],
     )
     def test_what_it_does_not_understand_it_refuses(self, run, words, said):

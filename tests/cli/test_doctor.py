@@ -4,6 +4,7 @@ import json
 
 import pytest
 from flask import Flask
+from support import until
 
 from flask_durable.cli.doctor import access_mode
 from flask_durable.config import load_settings
@@ -107,3 +108,11 @@ def test_a_wrong_setting_is_an_error_that_names_it(tmp_path, monkeypatch):
     result = CliRunner().invoke(durable, ["doctor"], obj=ScriptInfo(create_app=broken_factory))
     assert result.exit_code == 1
     assert result.stderr == "Error: DURABLE_MAX_ACTIVITIES = 'many' is not valid: a whole number from 1 to 1000\n"
+
+
+def test_tells_of_instances_that_no_running_worker_takes(run, durable, worker):  # rule 49
+    durable.client.start("Unheard", instance_id="a")
+    until(lambda: durable.client.get_status("a").waiting_reason)
+    result = run("doctor")
+    assert "Warning: 1 instances wait: no running worker knows orchestrator 'Unheard'" in result.stdout
+    assert result.exit_code == 0

@@ -20,8 +20,8 @@ ALL = dict(commands(group))
 
 def test_has_the_commands_that_the_documentation_promises():
     assert {" ".join(words) for words in ALL} == {
-        "db", "db init", "db upgrade", "doctor", "history", "list", "purge", "raise-event", "restart", "resume",
-        "start", "status", "suspend", "terminate", "worker",
+        "create-key", "db", "db init", "db upgrade", "doctor", "history", "list", "purge", "raise-event", "restart", "resume", "rewind",
+        "start", "status", "suspend", "terminate", "versions", "worker",
     }  # fmt: skip
 
 
@@ -67,6 +67,7 @@ COMMANDS_ON_INSTANCES = [
     "suspend x",
     "resume x",
     "restart x",
+    "rewind x",
     "purge x",
 ]
 

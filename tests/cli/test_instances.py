@@ -4,6 +4,9 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from support import until
+
+from flask_durable.storage.interface import Park
 
 
 @pytest.fixture
@@ -174,3 +177,72 @@ class TestHistory:
     def test_an_unknown_id_is_an_error(self, run):
         result = run("history", "nobody")
         assert (result.exit_code, result.stderr) == (1, "Error: No instance has the id 'nobody'\n")
+
+
+def test_parked_instances_are_listed_with_the_reason(run, durable):  # dead letter, S6
+    parked = durable.client.start("Wait", instance_id="stuck")
+    durable.client.start("Wait", instance_id="well")
+    durable.client._run(Park(parked, "it kills\nits \x1b[31mworkers " + "x" * 300))
+    result = run("list", "--parked")
+    assert result.exit_code == 0
+    assert "REASON" in result.stdout
+    assert "well" not in result.stdout
+    assert r"it kills\x0aits \x1b[31mworkers xxx" in result.stdout
+    assert "\x1b[31mworkers" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) < 300
+    assert "REASON" not in run("list").stdout
+    assert "it kills" in run("status", parked).stdout
+    assert run("resume", parked).exit_code == 0
+    assert "stuck" not in run("list", "--parked").stdout
+
+
+class TestVersions:
+    def test_shows_the_versions_in_use(self, run, durable):  # rule 50
+        for version in ("1.10", "1.9", None):
+            durable.client.start("Wait", version=version)
+        result = run("versions")
+        assert result.exit_code == 0
+        assert [line.split() for line in result.stdout.splitlines()[1:]] == [
+            ["Wait", "-", "1", "1", "Pending"],
+            ["Wait", "1.9", "1", "1", "Pending"],
+            ["Wait", "1.10", "1", "1", "Pending"],
+        ]
+        assert run("versions", "--name", "Echo").stderr == "No instances\n"
+
+    def test_json_is_what_the_http_api_answers(self, run, durable, shop):  # rule 50
+        durable.client.start("Wait", version="1")
+        answer = shop.test_client().get("/runtime/orchestrations/versions", headers={"Host": "localhost"})
+        assert json.loads(run("versions", "--json").stdout) == answer.json == [{"name": "Wait", "version": "1", "total": 1, "counts": {"Pending": 1}}]
+
+    def test_a_list_can_ask_for_what_has_no_version(self, run, durable):
+        durable.client.start("Wait", version="1", instance_id="with")
+        durable.client.start("Wait", instance_id="without")
+        assert [each["instanceId"] for each in json.loads(run("list", "--no-version", "--json").stdout)] == ["without"]
+
+
+class TestWaiting:
+    def test_shows_why_no_worker_takes_an_instance(self, run, durable):  # rule 49
+        durable.client.start("Echo", 1, instance_id="a")
+        until(lambda: durable.client.get_status("a").waiting_reason)
+        assert fields_of(run("status", "a").stdout)["Waits"].strip() == "no worker is running"
+        assert "Pending (no worker)" in run("list").stdout
+        assert json.loads(run("status", "a", "--json").stdout)["waitingReason"] == "no worker is running"
+
+
+class TestCompletion:
+    def test_lists_in_order_of_completion(self, run, durable):  # QRY-3
+        for instance_id in ("a", "b", "c"):
+            durable.client.start("Wait", instance_id=instance_id, tags={"team": "x"})
+        for instance_id in ("c", "a"):
+            durable.client.terminate(instance_id)
+        listed = json.loads(run("list", "--order", "firstCompleted", "--tag", "team=x", "--no-output", "--json").stdout)
+        assert [(each["instanceId"], each["output"]) for each in listed] == [("c", None), ("a", None)]
+        moment = listed[1]["completedTime"]
+        assert [each["instanceId"] for each in json.loads(run("list", "--completed-from", moment, "--json").stdout)] == ["a"]
+        assert [each["instanceId"] for each in json.loads(run("list", "--completed-to", moment, "--roots", "--json").stdout)] == ["c", "a"]
+
+    def test_a_purge_by_filter_takes_children_along_on_request(self, run, durable, worker):  # MGT-6
+        durable.client.start("Parent", instance_id="p")
+        until(lambda: durable.client.get_status("the-child"))
+        durable.client.terminate("p")
+        assert "2 instances" in run("purge", "--name", "Parent", "--recursive", "--yes").stdout

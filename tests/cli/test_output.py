@@ -10,7 +10,7 @@ DANGEROUS = ["\x1b[31mred\x1b[0m", "bell\x07", "over\rwritten", "two\nlines", "\
 
 
 @pytest.mark.parametrize("text", DANGEROUS)
-def test_nothing_in_a_text_reaches_the_terminal_that_it_would_obey(text):
+def test_nothing_in_a_text_reaches_the_terminal_that_it_would_obey(text):  # S6
     shown = safe(text)
     assert shown != text
     assert all(character.isprintable() for character in shown)
@@ -25,7 +25,7 @@ def test_ordinary_text_of_any_language_stays_as_it_is():
 
 
 @pytest.mark.parametrize("text", DANGEROUS)
-def test_json_is_safe_and_means_the_same(text):
+def test_json_is_safe_and_means_the_same(text):  # S6
     shown = to_json({text: [text]}, indent=2)
     assert all(character.isprintable() or character == "\n" for character in shown)
     assert json.loads(shown) == {text: [text]}
@@ -44,7 +44,7 @@ def test_further_pages_have_no_second_heading(capsys):
     assert capsys.readouterr().out.splitlines() == ["ID  NAME", "a   b", "cc  d"]
 
 
-def test_a_cell_cannot_break_out_of_its_table(capsys):
+def test_a_cell_cannot_break_out_of_its_table(capsys):  # S6
     Table("ID", "NAME").print([("a\nb", "\x1b[2J")])
     assert capsys.readouterr().out.splitlines() == ["ID      NAME", "a\\x0ab  \\x1b[2J"]
 

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,10 @@ durable = FlaskDurable(app)
 @durable.activity
 def linger(seconds):
     (here / "began").touch()
+    if seconds == "until told":
+        while not (here / "go").exists():
+            time.sleep(0.02)
+        return "done"
     time.sleep(seconds)
     return "done"
 
@@ -158,3 +164,68 @@ def _read(terminal: int, wanted: bytes, process: subprocess.Popen[bytes] | None)
     if process is not None:
         assert process.wait(timeout=30) == 0
     return shown
+
+
+def test_a_worker_is_limited_to_names(process_shop):  # WRK-5
+    # Given a worker that thinks and one that acts
+    for options in (("--orchestration", "Linger", "--no-activities"), ("--no-orchestrations", "--activity", "linger")):
+        assert process_shop.begin("worker", *options).stderr.readline().startswith("Worker started")
+
+        # Then one alone does not bring the work to its end
+        if "--no-activities" in options:
+            process_shop.run("start", "Linger", "--input", "0", "--instance-id", "x")
+            until(lambda: json.loads(process_shop.run("status", "x", "--json").stdout)["runtimeStatus"] == "Running")
+    assert json.loads(process_shop.run("status", "x", "--watch", "--json").stdout)["output"] == "done"
+
+
+def test_a_worker_is_limited_to_names_or_to_none(process_shop):  # WRK-5
+    result = process_shop.run("worker", "--activity", "linger", "--no-activities")
+    assert (result.returncode, "--activity or --no-activities" in result.stderr) == (2, True)
+
+
+def test_a_worker_answers_for_its_health(process_shop):
+    worker = process_shop.begin("worker", "--health", "0")
+    line = worker.stderr.readline()
+    url = line.partition("health at ")[2].partition(". Ctrl")[0]
+    assert url.startswith("http://127.0.0.1:"), line
+    for path in ("live", "ready"):
+        with urllib.request.urlopen(f"{url}/{path}", timeout=10) as answer:
+            assert json.load(answer) == {"live": True, "ready": True, "reason": None}
+    process_shop.run("start", "Linger", "--input", '"until told"')
+    until((process_shop.folder / "began").exists)
+    worker.send_signal(signal.SIGTERM)
+
+    def reason() -> object:
+        try:
+            urllib.request.urlopen(f"{url}/ready", timeout=10).close()
+        except urllib.error.HTTPError as error:
+            with error:
+                return json.load(error)["reason"]
+        return None
+
+    until(lambda: reason() == "the worker stops")
+    (process_shop.folder / "go").touch()
+    assert worker.communicate(timeout=30) == ("", "Worker stopped\n")
+
+
+def test_a_worker_that_has_done_enough_ends_in_order(process_shop):
+    worker = process_shop.begin("worker", "--max-calls", "2")
+    assert worker.stderr.readline().startswith("Worker started")
+    for _ in range(2):
+        process_shop.run("start", "Linger", "--input", "0")
+    said = worker.communicate(timeout=30)[1]
+    assert "The worker ends: 2 activity calls have ended (--max-calls 2)\nWorker stopped\n" in said
+    assert worker.returncode == 0
+
+
+def test_a_worker_that_has_run_long_enough_ends_in_order(process_shop):
+    result = process_shop.run("worker", "--max-seconds", "0.1")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "The worker ends: it has run long enough (--max-seconds 0.1)\nWorker stopped\n" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("--max-calls", "0"), ("--max-seconds", "0"), ("--max-memory", "-1"), ("--health", "host")])
+def test_limits_that_make_no_sense_are_refused(process_shop, words):
+    result = process_shop.run("worker", *words)
+    assert result.returncode == 2
+    assert words[0] in result.stderr

@@ -16,6 +16,7 @@ from flask_durable.core.events import (
     SubOrchestrationFailed,
     TaskCompleted,
     TaskFailed,
+    TimerCreated,
     TimerFired,
 )
 from flask_durable.core.execution import Execution
@@ -79,7 +80,9 @@ class Driver:
         return self.give(SubOrchestrationFailed(task_id, failure))
 
     def fired(self, task_id: int) -> Turn:
-        return self.give(TimerFired(task_id, self.now))
+        times = [each.event.fire_at for each in self.history if isinstance(each.event, TimerCreated) and each.event.task_id == task_id]
+        due = times[-1] if times else self.now
+        return self.give(TimerFired(task_id, due), after=max(1.0, (due - self.now) / SECOND))
 
     def raised(self, name: str, data: Any = None) -> Turn:
         return self.give(event(name, data))

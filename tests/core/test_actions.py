@@ -64,7 +64,7 @@ def test_a_mismatch_says_the_step_both_sides_and_the_likely_causes() -> None:  #
     assert str(error) == (
         "Non-deterministic orchestrator at step 4: the history says call_activity('pay'), the code asked for create_timer. "
         "Likely causes: the orchestrator's code was changed while this instance was running; it depends on the clock, a random value, "
-        "an environment variable or a database; it iterates over a set. Put back the code that this instance was started with, or branch on ctx.version"
+        "an environment variable or a database; it iterates over a set; the retry policy of a call, or of the activity it calls, was changed. Put back the code that this instance was started with, or branch on ctx.version"
     )
     assert (error.step, error.recorded, error.asked) == (4, "call_activity('pay')", "create_timer")
     removed, added = mismatch(TaskScheduled(4, "pay"), None), mismatch(None, TimerCreated(4, 5))

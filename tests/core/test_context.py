@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from flask_durable.core.context import Limits, OrchestrationContext
-from flask_durable.core.events import EventSent, ExecutionStarted, SubOrchestrationCreated, TaskScheduled, TimerCreated
+from flask_durable.core.events import EventSent, ExecutionStarted, SubOrchestrationCreated, TaskFailed, TaskScheduled, TimerCreated, TimerFired
 from flask_durable.core.execution import Execution
 from flask_durable.core.ids import child_execution_id, child_instance_id
+from flask_durable.core.options import DEFAULT_OPTIONS, ActivityOptions
+from flask_durable.core.plain import ALLOWED
 from flask_durable.core.retry import RetryPolicy
 from flask_durable.core.times import from_micros
 from flask_durable.errors import InvalidArgumentError, PayloadTooLargeError
 
-from .driver import SECOND, T0, Driver
+from .driver import BOOM, SECOND, T0, Driver
 
 Code = Generator[Any, Any, Any]
 
@@ -153,10 +155,10 @@ def test_inputs_are_by_value_from_the_moment_of_the_call() -> None:  # rule 55
     ("ask", "message"),
     [
         (lambda ctx: ctx.call_activity(""), "The name of an activity has 1 to 200 characters that are not all blank; got ''"),
-        (lambda ctx: ctx.call_activity("a", {1}), "The input of activity 'a' contains a builtins.set; allowed are None, bool, int, float, str, and lists and string-keyed dicts of these"),
+        (lambda ctx: ctx.call_activity("a", 1j), f"The input of activity 'a' contains a builtins.complex; {ALLOWED}"),
         (lambda ctx: ctx.call_activity("a", retry_policy=3), "retry_policy is a RetryPolicy, not int"),
         (lambda ctx: ctx.call_sub_orchestrator("a/b"), "The orchestrator name 'a/b' contains '/'; control characters and / \\ # ? are not allowed"),
-        (lambda ctx: ctx.call_sub_orchestrator("a", object), "The input of orchestrator 'a' contains a builtins.type; allowed are None, bool, int, float, str, and lists and string-keyed dicts of these"),
+        (lambda ctx: ctx.call_sub_orchestrator("a", object), f"The input of orchestrator 'a' contains a builtins.type; {ALLOWED}"),
         (lambda ctx: ctx.call_sub_orchestrator("a", instance_id="x/y"), "The instance id 'x/y' contains '/'; control characters and / \\ # ? are not allowed"),
         (lambda ctx: ctx.call_sub_orchestrator("a", version=2), "A version is a text of 1 to 100 characters, not 2"),
         (lambda ctx: ctx.create_timer(5), "A timer takes a datetime or a timedelta, not int: 5"),
@@ -170,7 +172,7 @@ def test_inputs_are_by_value_from_the_moment_of_the_call() -> None:  # rule 55
         (lambda ctx: ctx.send_event("x", "a", float("nan")), "The event data contains nan, which JSON cannot carry"),
         (lambda ctx: ctx.continue_as_new({1: 2}), "The input has a key 1 of type int; JSON keys are strings"),
         (lambda ctx: ctx.continue_as_new(version=""), "A version is a text of 1 to 100 characters, not ''"),
-        (lambda ctx: ctx.set_custom_status(b""), "The custom status contains a builtins.bytes; allowed are None, bool, int, float, str, and lists and string-keyed dicts of these"),
+        (lambda ctx: ctx.set_custom_status(1j), f"The custom status contains a builtins.complex; {ALLOWED}"),
         (lambda ctx: ctx.when_any([]), "when_any needs at least one task: of none, none can ever be the first"),
     ],
 )  # fmt: skip
@@ -180,7 +182,7 @@ def test_wrong_arguments_are_refused_at_the_call_and_nothing_follows(ask: Any, m
 
 def test_a_refused_call_uses_up_no_number() -> None:
     def main(ctx: OrchestrationContext) -> Code:
-        for wrong in (lambda: ctx.call_activity("a", {1}), lambda: ctx.send_event("", "a"), lambda: ctx.create_timer(5)):  # type: ignore[arg-type]
+        for wrong in (lambda: ctx.call_activity("a", 1j), lambda: ctx.send_event("", "a"), lambda: ctx.create_timer(5)):  # type: ignore[arg-type]
             with pytest.raises(InvalidArgumentError):
                 wrong()
         yield ctx.call_activity("a")
@@ -344,3 +346,23 @@ def test_a_replay_safe_logger_says_each_line_once_and_reports_itself_off_meanwhi
     ]
     assert [getattr(record, "step", None) for record in collector.records] == [0, None, 1, None, 2, None]
     assert off == [False, True, False, True, True, False]
+
+
+def test_a_call_takes_priority_and_policy_from_its_activity_unless_it_has_its_own() -> None:  # rule 56, RTY-1
+    options = {"urgent": ActivityOptions(priority=9, timeout=7, retry_policy=RetryPolicy(0, 2))}
+
+    def main(ctx: Any) -> Any:
+        yield ctx.when_all_settled(
+            [ctx.call_activity("urgent"), ctx.call_activity("urgent", priority=0, timeout=2), ctx.call_activity("other", priority=-3)]
+        )
+
+    execution = Execution(main, options_of=lambda name: options.get(name, DEFAULT_OPTIONS))
+    first = execution.advance(T0, [ExecutionStarted("main", "i", "e1")])
+
+    # the activity's own timeout is not written down: it is for the process that runs the activity to say
+    assert [(call.priority, call.timeout) for call in first.activities] == [(9, None), (0, 2_000_000), (-3, None)]
+
+    # each further attempt has the same
+    second = execution.advance(T0 + SECOND, [TaskFailed(number, BOOM) for number in (1, 2, 3)])
+    third = execution.advance(T0 + 2 * SECOND, [TimerFired(timer.task_id, timer.fire_at) for timer in second.timers])
+    assert [(call.priority, call.timeout, call.attempt, call.first_task_id) for call in third.activities] == [(9, None, 2, 1), (0, 2_000_000, 2, 2)]

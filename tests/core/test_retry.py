@@ -28,7 +28,7 @@ def test_the_first_attempt_counts_and_the_wait_is_constant_by_default() -> None:
     assert waits(RetryPolicy(timedelta(seconds=5), 1), 1) == [None]
 
 
-def test_each_wait_is_the_one_before_times_the_coefficient_up_to_the_cap() -> None:  # rule 25, RTY-1
+def test_each_wait_is_the_one_before_times_the_coefficient_up_to_the_cap() -> None:  # rules 25, 29, RTY-1
     assert waits(RetryPolicy(1, 10, backoff_coefficient=2)) == [1, 2, 4, 8, 16, 32]
     assert waits(RetryPolicy(1, 10, backoff_coefficient=2, max_retry_interval=timedelta(seconds=5))) == [1, 2, 4, 5, 5, 5]
     assert waits(RetryPolicy(0.5, 4, backoff_coefficient=1.5)) == [0.5, 0.75, 1.125, None, None, None]

@@ -42,7 +42,7 @@ def test_python_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeyp
     monkeypatch.setattr(Flask, "__init__", remember)
     try:
         for line, text in blocks(page, "python"):
-            exec(compile("\n" * line + text, str(page), "exec"), names)
+            exec(compile("\n" * line + text, str(page), "exec", dont_inherit=True), names)
     finally:
         for app in apps:
             if "durable" in app.extensions:
@@ -79,3 +79,9 @@ def test_every_link_between_pages_leads_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
             assert "://" in target or (page.parent / target).exists(), f"{page_name(page)}: {target}"
+
+
+def test_the_index_lists_every_page():
+    text = (ROOT / "docs" / "README.md").read_text()
+    pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"]
+    assert [page for page in pages if f"]({page})" not in text] == []

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support import has_status, until
+
+from flask_durable import RuntimeStatus
 
 from .conftest import Site
 
@@ -103,7 +106,7 @@ def test_a_reason_comes_from_the_query_or_the_body(site: Site, path: str, option
     assert status["completedTime"] is not None
 
 
-@pytest.mark.parametrize("control", ["terminate", "suspend", "resume", "restart"])
+@pytest.mark.parametrize("control", ["terminate", "suspend", "resume", "rewind", "restart"])
 @pytest.mark.parametrize(
     ("options", "status"),
     [
@@ -159,3 +162,41 @@ def test_restart_of_one_that_goes_on_is_409(site: Site) -> None:
     for query in ("", "?restartWithNewInstanceId=false"):
         response = site.post(f"/a/restart{query}")
         assert (response.status_code, response.get_json()["code"]) == (409, "instance_not_finished")
+
+
+def test_the_same_event_with_its_key_counts_once(site: Site) -> None:  # rule 23
+    site.start(instanceId="a")
+    site.start(instanceId="b")
+
+    for instance_id in ("a", "a", "b"):
+        response = site.post(f"/{instance_id}/raiseEvent/Go", json=1, headers={"Idempotency-Key": "k-1"})
+        assert (response.status_code, response.get_json()) == (202, {"id": instance_id, "instanceId": instance_id})
+    for key, status in (("x" * 200, 202), ("x" * 201, 400), ("", 400), ("  ", 400), ("a\x01b", 400)):
+        assert site.post("/a/raiseEvent/Go", json=1, headers={"Idempotency-Key": key}).status_code == status
+    site.post("/b/terminate")
+    assert site.post("/b/raiseEvent/Go", json=1, headers={"Idempotency-Key": "k-1"}).status_code == 202
+    assert site.post("/b/raiseEvent/Go", json=1, headers={"Idempotency-Key": "k-2"}).status_code == 410
+    assert site.post("/nope/raiseEvent/Go", json=1, headers={"Idempotency-Key": "k-1"}).status_code == 404
+
+
+def test_the_key_of_an_event_is_documented(site: Site) -> None:  # rule 23
+    operation = site.get("/openapi.json").get_json()["paths"]["/runtime/orchestrations/{instanceId}/raiseEvent/{eventName}"]["post"]
+    assert [each["name"] for each in operation["parameters"] if each["in"] == "header"] == ["Idempotency-Key"]
+
+
+@pytest.mark.parametrize(("query", "options"), [("?recursive=true", {}), ("", {"json": {"recursive": True}})])
+def test_a_family_is_suspended_and_resumed_on_request(site: Site, query: str, options: dict[str, Any]) -> None:  # rule 37
+    @site.durable.orchestrator
+    def holder(ctx: Any, value: Any) -> Any:
+        return (yield ctx.call_sub_orchestrator("waiter", value, instance_id="below"))
+
+    site.durable.start_worker()
+    site.durable.client.start("holder", instance_id="top")
+    until(has_status(site.durable, "below", RuntimeStatus.RUNNING), "the child ran")
+
+    assert site.post("/top/suspend").status_code == 202
+    assert [site.get(f"/{each}").get_json()["runtimeStatus"] for each in ("top", "below")] == ["Suspended", "Running"]
+    assert site.post(f"/top/suspend{query}", **options).status_code == 202
+    assert [site.get(f"/{each}").get_json()["runtimeStatus"] for each in ("top", "below")] == ["Suspended", "Suspended"]
+    assert site.post(f"/top/resume{query}", **options).status_code == 202
+    assert [site.get(f"/{each}").get_json()["runtimeStatus"] for each in ("top", "below")] == ["Running", "Running"]

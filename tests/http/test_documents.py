@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from flask_durable.client import OrchestrationStatus
 from flask_durable.core.events import (
     EVENT_TYPES,
     EventRaised,
@@ -31,6 +30,7 @@ from flask_durable.core.failure import FailureDetails
 from flask_durable.core.status import RuntimeStatus
 from flask_durable.core.times import to_micros
 from flask_durable.http.documents import DIGESTED_EVENTS, history_digest, history_events, status_document
+from flask_durable.statuses import OrchestrationStatus
 
 START = to_micros(datetime(2026, 1, 1, tzinfo=UTC))
 BOOM = FailureDetails("builtins.ValueError", "boom", "Traceback: boom")
@@ -143,6 +143,8 @@ def test_the_full_history_has_every_event_with_its_payloads() -> None:
             "Input": {"a": 1},
             "Attempt": 1,
             "FirstTaskId": 1,
+            "Priority": 0,
+            "Timeout": None,
         },
         {"Sequence": 2, "EventType": "TaskFailed", "Timestamp": at(2), "TaskId": 1, "Failure": BOOM.to_json()},
         {"Sequence": 3, "EventType": "TimerCreated", "Timestamp": at(3), "TaskId": 2, "FireAt": at(0)},
@@ -172,6 +174,7 @@ def test_a_status_has_azures_names_and_null_for_what_is_absent() -> None:
         "failureDetails": None,
         "restartedFrom": None,
         "parkedReason": None,
+        "waitingReason": None,
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask, got_request_exception
 from werkzeug.exceptions import MethodNotAllowed, RequestEntityTooLarge
 
-import flask_durable  # noqa: F401 - so that every error class there is has been made
+import flask_durable.azure  # noqa: F401 - so that every error class there is has been made
 from flask_durable.errors import DurableError, InstanceExistsError, InstanceNotFoundError, StoreUnavailableError
 from flask_durable.http.errors import STATUS_OF_CODE, ApiError, error_response
 

@@ -11,13 +11,13 @@ from flask import Flask, abort, redirect, request
 from opentelemetry import trace
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from flask_durable.errors import StoreUnavailableError
+from flask_durable.errors import ConnectionsExhaustedError, StoreUnavailableError
 
 from .conftest import KEY, PREFIX, Site, SiteMaker
 
 EVERYTHING = [
     ("GET", ""), ("DELETE", "?createdTimeFrom=2020-01-01"), ("POST", "/start/waiter"), ("GET", "/a"), ("DELETE", "/a"), ("GET", "/a/history"), ("POST", "/a/raiseEvent/Go"),
-    ("POST", "/a/terminate"), ("POST", "/a/suspend"), ("POST", "/a/resume"), ("POST", "/a/restart"), ("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/docs/swagger-ui.css"),
+    ("POST", "/a/terminate"), ("POST", "/a/suspend"), ("POST", "/a/resume"), ("POST", "/a/rewind"), ("POST", "/a/restart"), ("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/docs/swagger-ui.css"),
     ("GET", "/docs/nothing.js"), ("OPTIONS", "/a"), ("HEAD", "/a"), ("GET", "/no/such/page"), ("PUT", "/a"), ("GET", "/start/waiter"),
 ]  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_the_authorizer_is_asked_with_the_permission_and_the_id(make_site: SiteM
     assert statuses(site, **remote) == {403}
     assert asked == [
         ("read", None), ("purge", None), ("start", None), ("read", "a"), ("purge", "a"), ("read", "a"), ("event", "a"),
-        ("control", "a"), ("control", "a"), ("control", "a"), ("control", "a"), ("read", None), ("read", None), ("read", None),
+        ("control", "a"), ("control", "a"), ("control", "a"), ("control", "a"), ("control", "a"), ("read", None), ("read", None), ("read", None),
         ("read", None), ("read", "a"), ("read", "a"), ("read", None), ("read", None), ("read", None),
     ]  # fmt: skip
     assert site.post("/start/waiter", headers={"X-User": "me"}).status_code == 202
@@ -253,6 +253,16 @@ def test_a_database_that_does_not_answer_is_503(site: Site, monkeypatch: pytest.
     monkeypatch.setattr(type(site.durable.client), "start", unavailable)
     response = site.post("/start/waiter")
     assert (response.status_code, response.headers["Retry-After"], response.get_json()["code"]) == (503, "5", "store_unavailable")
+
+
+def test_too_few_connections_are_503_and_say_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*args: Any, **options: Any) -> Any:
+        raise ConnectionsExhaustedError(8, 10.0)
+
+    monkeypatch.setattr(type(site.durable.client), "start", exhausted)
+    response = site.post("/start/waiter")
+    assert (response.status_code, response.headers["Retry-After"], response.get_json()["code"]) == (503, "5", "connections_exhausted")
+    assert "All 8 connections" in response.get_json()["message"]
 
 
 def test_the_json_provider_of_the_host_changes_nothing(make_site: SiteMaker) -> None:

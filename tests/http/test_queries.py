@@ -8,6 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from support import until
+
+from flask_durable.storage.interface import Park
 
 from .conftest import PREFIX, Site
 
@@ -27,7 +30,7 @@ def test_a_status_is_200_with_all_its_fields_whatever_the_state(site: Site) -> N
     assert response.status_code == 200
     assert list(response.get_json()) == [
         "name", "instanceId", "runtimeStatus", "input", "customStatus", "output", "createdTime", "lastUpdatedTime", "completedTime", "scheduledStartTime",
-        "parentInstanceId", "version", "tags", "failureDetails", "restartedFrom", "parkedReason",
+        "parentInstanceId", "version", "tags", "failureDetails", "restartedFrom", "parkedReason", "waitingReason",
     ]  # fmt: skip
     assert not [name for name in response.get_json() if "_" in name]
 
@@ -251,3 +254,97 @@ def test_a_purge_that_could_mean_too_much_is_400_and_deletes_nothing(site: Site,
 
     assert site.delete(f"?{query}").status_code == 400
     assert ids(site.get()) == ["a"]
+
+
+# ---------------------------------------------------------------- parked
+
+
+def test_parked_instances_are_found_with_their_reason(site: Site) -> None:  # dead letter
+    parked, other = site.start(), site.start()
+    site.durable.client._run(Park(parked, "5 workers died with it"))
+
+    assert [(each["instanceId"], each["parkedReason"]) for each in site.get("?parked=true").get_json()] == [(parked, "5 workers died with it")]
+    assert ids(site.get("?parked=false")) == [other]
+    assert set(ids(site.get(""))) == {parked, other}
+    assert site.get("?PARKED=True&includeTotal=true").headers["x-total-count"] == "1"
+    assert site.get("?parked=maybe").status_code == 400
+
+
+def test_a_parked_one_is_released_or_ended_and_purged(site: Site) -> None:  # dead letter
+    for instance_id in (site.start(), site.start()):
+        site.durable.client._run(Park(instance_id, "5 workers died with it"))
+    released, ended = ids(site.get("?parked=true"))
+
+    assert site.delete(f"/{ended}").status_code == 409
+    assert [site.post(f"/{released}/resume").status_code, site.post(f"/{ended}/terminate").status_code] == [202, 202]
+    assert ids(site.get("?parked=true")) == []
+    assert site.delete(f"/{ended}").get_json() == {"instancesDeleted": 1}
+    assert site.get(f"/{released}").get_json()["parkedReason"] is None
+
+
+# -- versions, completion, parts of a list
+
+
+def test_instances_are_listed_in_order_of_completion(site: Site) -> None:  # QRY-3
+    for instance_id in ("a", "b", "c", "open"):
+        site.start(instanceId=instance_id)
+    for instance_id in ("b", "c", "a"):
+        site.post(f"/{instance_id}/terminate")
+    first = site.get("?sort=firstCompleted&top=2")
+    assert ids(first) == ["b", "c"]
+    rest = site.get("?sort=firstCompleted&top=2", headers={"x-ms-continuation-token": first.headers["x-ms-continuation-token"]})
+    assert (ids(rest), rest.headers["x-ms-continuation-token"]) == (["a"], "")
+    assert ids(site.get("?sort=lastCompleted")) == ["a", "c", "b"]
+    ended = site.get("/c").get_json()["completedTime"]
+    assert ids(site.get(f"?completedTimeFrom={ended}&sort=firstCompleted")) == ["c", "a"]
+    assert ids(site.get(f"?completedTimeTo={ended}&sort=firstCompleted")) == ["b", "c"]
+    assert site.get("?sort=completed").status_code == 400
+    assert site.get("?completedTimeTo=yesterday").get_json()["errors"].keys() == {"completedTimeTo"}
+
+
+def test_a_list_can_leave_out_outputs_children_and_versions(site: Site) -> None:  # QRY-1, rule 44
+    site.run("parent", input=1)
+    instance_id = site.run("echo", input=1, version="2")
+    assert "the-child" not in ids(site.get("?rootsOnly=true"))
+    assert ids(site.get("?hasVersion=true")) == [instance_id]
+    assert instance_id not in ids(site.get("?hasVersion=false"))
+    shown = [(each["input"], each["output"]) for each in site.get("?version=2&showInput=false&showOutput=false").get_json()]
+    assert shown == [(None, None)]
+    assert site.get("?version=2").get_json()[0]["output"] is not None
+
+
+def test_the_versions_in_use_are_reported(site: Site) -> None:  # rule 50
+    site.durable.stop_worker()
+    for version in ("1.10", "1.9", None):
+        site.start(version=version)
+    site.start(version="1.9")
+    [name] = {each["name"] for each in site.get("/versions").get_json()}
+    assert site.get("/versions").get_json() == [
+        {"name": name, "version": None, "total": 1, "counts": {"Pending": 1}},
+        {"name": name, "version": "1.9", "total": 2, "counts": {"Pending": 2}},
+        {"name": name, "version": "1.10", "total": 1, "counts": {"Pending": 1}},
+    ]
+    assert site.get("/versions?name=other").get_json() == []
+    assert site.http.post(f"{PREFIX}/start/{name}", json={"instanceId": "Versions"}).status_code == 400
+
+
+def test_a_status_says_why_no_worker_takes_an_instance(site: Site) -> None:  # rule 49
+    site.durable.stop_worker()
+    site.start(instanceId="a")
+    until(lambda: site.get("/a").get_json()["waitingReason"] == "no worker is running")
+    assert [each["waitingReason"] for each in site.get("").get_json()] == ["no worker is running"]
+
+
+def test_a_purge_by_filter_takes_children_along_on_request(site: Site) -> None:  # MGT-6
+    site.run("parent", input=1)
+    answer = site.http.delete(f"{PREFIX}?createdTimeFrom=2000-01-01&rootsOnly=true&recursive=true&timeout=60")
+    assert answer.get_json() == {"instancesDeleted": 2}
+    assert site.get("/the-child").status_code == 404
+
+
+def test_tags_of_a_start_are_shown_and_searchable(site: Site) -> None:  # Tags
+    site.start(instanceId="a", tags={"team": "x", "a": "1"})
+    site.start(instanceId="b", tags={"team": "y"})
+    assert site.get("/a").get_json()["tags"] == {"a": "1", "team": "x"}
+    assert ids(site.get("?tag=team:x&tag=a:1")) == ["a"]
+    assert ids(site.get("?tag=team:x&tag=a:2")) == []

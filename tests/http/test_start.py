@@ -12,6 +12,7 @@ from .conftest import PREFIX, Site, SiteMaker
 
 LINKS = [
     "statusQueryGetUri", "sendEventPostUri", "terminatePostUri", "purgeHistoryDeleteUri", "restartPostUri", "suspendPostUri", "resumePostUri",
+    "rewindPostUri",
 ]  # fmt: skip
 
 
@@ -285,3 +286,18 @@ def test_answers_are_json_and_kept_by_no_cache(site: Site) -> None:
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["Cache-Control"] == "no-store"
     assert json.loads(response.data) == response.get_json()
+
+
+def test_an_input_that_does_not_fit_its_declared_type_is_refused_with_its_place(site: Site) -> None:  # rule 55, B4
+    @site.durable.orchestrator(name="sum")
+    def add(ctx: Any, numbers: list[int]) -> int:
+        return sum(numbers)
+
+    response = site.post("/start/sum", json={"input": [1, {"two": 2}]})
+    assert response.status_code == 400
+    document = response.get_json()
+    assert (document["code"], document["message"]) == (
+        "type_mismatch",
+        "The input of orchestrator 'sum' does not fit at [1]: expected int, found an object",
+    )
+    assert site.post("/start/sum", json={"input": [1, 2]}).status_code == 202

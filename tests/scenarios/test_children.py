@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from support import finish, has_status, look, run, until
 
-from flask_durable import InstanceFilter, InstanceFinishedError, RetryPolicy, RuntimeStatus, SubOrchestrationFailedError, TaskFailedError
+from flask_durable import (
+    InstanceFilter,
+    InstanceFinishedError,
+    InvalidArgumentError,
+    RetryPolicy,
+    RuntimeStatus,
+    SubOrchestrationFailedError,
+    TaskFailedError,
+)
 
 
 @pytest.fixture
@@ -45,10 +53,10 @@ def test_a_child_gets_the_workers_version(make_durable):  # rule 49, VER-1
 
     @durable.orchestrator
     def parent(ctx):
-        return [ctx.version, (yield ctx.call_sub_orchestrator(child)), (yield ctx.call_sub_orchestrator(child, version="3.0"))]
+        return [ctx.version, (yield ctx.call_sub_orchestrator(child)), (yield ctx.call_sub_orchestrator(child, version="1.5"))]
 
     durable.start_worker()
-    assert run(durable, parent, version="1.0").output == ["1.0", "2.0", "3.0"]
+    assert run(durable, parent, version="1.0").output == ["1.0", "2.0", "1.5"]
 
 
 def test_a_childs_failure_can_be_caught(durable):  # SUB-2
@@ -106,14 +114,11 @@ def test_a_child_id_in_use_fails_the_call_and_leaves_the_other_alone(durable):  
     assert finish(durable, "in-use").output == "unharmed"
 
 
-def test_a_retried_child_has_a_new_id_at_each_attempt(durable):  # RTY-5, rule 28
-    seen = []
-
+def test_a_retried_child_has_a_new_id_at_each_attempt(durable, ledger):  # RTY-5, rule 28
     @durable.orchestrator
     def flaky(ctx, value):
-        if ctx.instance_id not in seen:
-            seen.append(ctx.instance_id)
-        if len(seen) < 3:
+        ledger.write(ctx.instance_id)
+        if len(set(ledger.read())) < 3:
             raise OSError("not yet")
         return value
         yield
@@ -124,17 +129,14 @@ def test_a_retried_child_has_a_new_id_at_each_attempt(durable):  # RTY-5, rule 2
 
     durable.start_worker()
     assert run(durable, parent).output == "value"
-    assert len(seen) == 3
+    assert len(set(ledger.read())) == 3
 
 
-def test_a_retried_child_with_an_id_of_its_own_is_run_anew_under_it(durable):  # RTY-5
-    attempts = []
-
+def test_a_retried_child_with_an_id_of_its_own_is_run_anew_under_it(durable, ledger):  # RTY-5
     @durable.orchestrator
     def flaky(ctx):
-        if ctx.execution_id not in attempts:
-            attempts.append(ctx.execution_id)
-        if len(attempts) < 3:
+        ledger.write(ctx.execution_id)
+        if len(set(ledger.read())) < 3:
             raise OSError("not yet")
         return ctx.instance_id
 
@@ -144,7 +146,7 @@ def test_a_retried_child_with_an_id_of_its_own_is_run_anew_under_it(durable):  #
 
     durable.start_worker()
     assert run(durable, parent).output == "mine"
-    assert len(attempts) == 3
+    assert len(set(ledger.read())) == 3
 
 
 def test_a_loop_can_call_its_child_by_the_same_id_in_each_generation(durable):  # rule 41
@@ -279,3 +281,56 @@ def test_a_deep_family_has_ids_within_the_limit(durable):  # rule 40
     ids = run(durable, nested, 12, instance_id="x" * 100).output
     assert len(set(ids)) == 13
     assert max(map(len, ids)) <= 100
+
+
+# -- tags
+
+
+def test_a_child_has_tags_of_its_own(durable):  # Tags
+    @durable.orchestrator
+    def parent(ctx):
+        children = [
+            ctx.call_sub_orchestrator("child", 1, instance_id="none"),
+            ctx.call_sub_orchestrator("child", 1, instance_id="own", tags={"b": "own", "c": "3"}),
+            ctx.call_sub_orchestrator("child", 1, instance_id="all", tags={"b": "own", "c": "3"}, inherit_tags=True),
+            ctx.call_sub_orchestrator("child", 1, instance_id="same", inherit_tags=True),
+        ]
+        yield ctx.when_all(children)
+
+    durable.start_worker()
+    run(durable, parent, tags={"a": "1", "b": "2"}, instance_id="parent")
+    tags = {each: dict(look(durable, each).tags) for each in ("none", "own", "all", "same")}
+    assert tags == {"none": {}, "own": {"b": "own", "c": "3"}, "all": {"a": "1", "b": "own", "c": "3"}, "same": {"a": "1", "b": "2"}}
+    found = durable.client.list(InstanceFilter(tags={"a": "1"})).items
+    assert {each.instance_id for each in found} == {"parent", "all", "same"}
+    [event] = [each.event for each in durable.client.history("parent").events if getattr(each.event, "instance_id", "") == "own"]
+    assert event.tags == {"b": "own", "c": "3"}
+    [event] = [each.event for each in durable.client.history("own").events if hasattr(each.event, "tags")]
+    assert event.tags == {"b": "own", "c": "3"}
+
+
+def test_tags_of_a_child_are_checked_at_the_call(durable):  # Tags
+    @durable.orchestrator
+    def parent(ctx):
+        try:
+            ctx.call_sub_orchestrator("child", 1, tags={"a": 1})
+        except InvalidArgumentError as error:
+            return str(error)
+
+    durable.start_worker()
+    assert run(durable, parent).output == "Tags are strings of at most 256 characters; 'a' is not"
+
+
+def test_tags_stay_through_restart_and_generations(durable):  # Tags
+    @durable.orchestrator
+    def loop(ctx, rounds):
+        if rounds:
+            ctx.continue_as_new(rounds - 1)
+        return ctx.tags
+
+    durable.start_worker()
+    first = run(durable, loop, 2, tags={"a": "1"})
+    assert (dict(first.tags), first.output) == ({"a": "1"}, {"a": "1"})
+    for new_id in (True, False):
+        again = finish(durable, durable.client.restart(first.instance_id, new_instance_id=new_id))
+        assert (dict(again.tags), again.output) == ({"a": "1"}, {"a": "1"})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 import pytest
-from support import event_names, finish, has_status, look, run, until
+from support import before_its_time, event_names, finish, has_status, look, run, until
 
 from flask_durable import (
     InstanceFilter,
@@ -18,22 +17,20 @@ from flask_durable import (
 )
 
 
-def test_what_comes_while_suspended_is_kept_and_delivered_in_order(durable):  # rules 36, 37, MGT-1
+def test_what_comes_while_suspended_is_kept_and_delivered_in_order(durable, make_gate):  # rules 36, 37, MGT-1
     # Given an instance that is suspended while its activity runs
-    release = threading.Event()
-    ended = threading.Event()
-    turns = []
+    release, ended = make_gate(), make_gate()
 
     @durable.activity
     def slow():
-        release.wait(10)
-        ended.set()
+        release.wait()
+        ended.open()
         return "slow"
 
     @durable.orchestrator
     def steps(ctx):
         first = yield ctx.call_activity(slow)
-        turns.append(first)
+        ctx.set_custom_status(first)
         yield ctx.create_timer(timedelta(milliseconds=1))
         return [first, (yield ctx.wait_for_external_event("A")), (yield ctx.wait_for_external_event("A"))]
 
@@ -45,15 +42,16 @@ def test_what_comes_while_suspended_is_kept_and_delivered_in_order(durable):  # 
     assert look(durable, instance_id).runtime_status is RuntimeStatus.SUSPENDED
 
     # When the result and events come
-    release.set()
+    release.open()
     durable.client.raise_event(instance_id, "A", 1)
     durable.client.raise_event(instance_id, "A", 2)
-    ended.wait(10)
+    ended.wait()
     run(durable, "wait_for_go_now")
 
-    # Then no code of it runs until it is resumed
+    # Then it does not go on until it is resumed (what another process was just about to run is not committed)
     assert look(durable, instance_id).runtime_status is RuntimeStatus.SUSPENDED
-    assert turns == []
+    assert look(durable, instance_id).custom_status is None
+    assert "TaskCompleted" not in event_names(durable, instance_id)
     durable.client.resume(instance_id, "go on")
     durable.client.resume(instance_id)
     assert finish(durable, instance_id).output == ["slow", 1, 2]
@@ -72,16 +70,22 @@ def durable(durable):
 
 def test_a_timer_that_falls_due_while_suspended_waits(durable):  # rule 36
     @durable.orchestrator
-    def waits(ctx):
-        yield ctx.create_timer(timedelta(milliseconds=30))
+    def waits(ctx, seconds):
+        yield ctx.create_timer(timedelta(seconds=seconds))
         return "fired"
 
+    def attempt(seconds):
+        instance_id = durable.client.start(waits, seconds)
+        until(lambda: "TimerCreated" in event_names(durable, instance_id))
+        try:
+            durable.client.suspend(instance_id)
+        except InstanceFinishedError:
+            return None
+        return instance_id, seconds
+
     durable.start_worker()
-    instance_id = durable.client.start(waits)
-    until(lambda: "TimerCreated" in event_names(durable, instance_id))
-    durable.client.suspend(instance_id)
-    other = durable.client.start(waits)
-    finish(durable, other)
+    instance_id, seconds = before_its_time(attempt)
+    run(durable, waits, seconds)
     assert look(durable, instance_id).runtime_status is RuntimeStatus.SUSPENDED
     durable.client.resume(instance_id)
     assert finish(durable, instance_id).output == "fired"
@@ -144,15 +148,12 @@ def test_every_open_instance_can_be_terminated(durable, state):  # MGT-2, rules 
             call(instance_id)
 
 
-def test_nothing_revives_a_terminated_instance(durable):  # rule 38, MGT-2
+def test_nothing_revives_a_terminated_instance(durable, ledger, gate):  # rule 38, MGT-2
     # Given an instance that is terminated while its activity runs and its timer is set
-    release = threading.Event()
-    cancelled = []
-
     @durable.activity
     def slow():
-        release.wait(10)
-        cancelled.append(current_activity.is_cancelled)
+        gate.wait()
+        ledger.write(current_activity.is_cancelled)
         return "late"
 
     @durable.orchestrator
@@ -168,14 +169,14 @@ def test_nothing_revives_a_terminated_instance(durable):  # rule 38, MGT-2
     history = event_names(durable, instance_id)
 
     # When the activity ends, which sees that it is not wanted any more
-    release.set()
-    until(lambda: cancelled)
+    gate.open()
+    until(ledger.read)
     durable.stop_worker()
     durable.start_worker()
     run(durable, "wait_for_go_now")
 
     # Then nothing has changed
-    assert cancelled == [True]
+    assert ledger.read() == [True]
     assert look(durable, instance_id) == before
     assert event_names(durable, instance_id) == history
 

@@ -9,13 +9,10 @@ from support import event_names, finish, has_status, look, run, until
 from flask_durable import RuntimeStatus
 
 
-def test_continue_as_new_keeps_the_id_and_empties_the_history(durable):  # rule 31, CAN-1, CAN-3
-    seen = []
-
+def test_continue_as_new_keeps_the_id_and_empties_the_history(durable, ledger):  # rule 31, CAN-1, CAN-3
     @durable.orchestrator
     def generations(ctx, number):
-        if (ctx.generation, ctx.execution_id) not in seen:
-            seen.append((ctx.generation, ctx.execution_id))
+        ledger.write([ctx.generation, ctx.execution_id])
         number = yield ctx.call_activity("double", number)
         if number < 16:
             ctx.continue_as_new(number)
@@ -26,7 +23,8 @@ def test_continue_as_new_keeps_the_id_and_empties_the_history(durable):  # rule 
     durable.start_worker()
     status = run(durable, generations, 1, tags={"k": "v"}, version="1")
     assert (status.output, status.input, status.tags, status.version) == (16, 8, {"k": "v"}, "1")
-    assert [generation for generation, _ in seen] == [0, 1, 2, 3]
+    seen = {(generation, execution_id) for generation, execution_id in ledger.read()}
+    assert sorted(generation for generation, _ in seen) == [0, 1, 2, 3]
     assert len({execution_id for _, execution_id in seen}) == 4
     assert event_names(durable, status.instance_id) == ["ExecutionStarted", "TaskScheduled", "TaskCompleted", "ExecutionCompleted"]
 
@@ -95,6 +93,36 @@ def test_timers_and_results_of_an_old_generation_do_not_reach_the_new_one(durabl
     status = run(durable, leaves_open, 0)
     assert status.output == 100
     assert event_names(durable, status.instance_id).count("TimerFired") == 1
+
+
+def test_a_child_of_an_old_generation_does_not_answer_for_one_of_the_new(durable):  # rule 31, CAN-4
+    @durable.orchestrator
+    def child(ctx):
+        return (yield ctx.wait_for_external_event("Answer"))
+
+    @durable.orchestrator
+    def parent(ctx, number):
+        call = ctx.call_sub_orchestrator(child, instance_id=f"child-{number}")  # call 1 in both generations
+        if number == 1:
+            yield ctx.wait_for_external_event("Next")
+            ctx.continue_as_new(2)
+            return None
+        return (yield call)
+
+    # Given a generation that waits for its child, while the child of the one before is still open
+    durable.start_worker()
+    instance_id = durable.client.start(parent, 1)
+    until(lambda: durable.client.get_status("child-1"))
+    durable.client.raise_event(instance_id, "Next")
+    until(lambda: durable.client.get_status("child-2"))
+
+    # When both children end, the old one first
+    durable.client.raise_event("child-1", "Answer", "old")
+    assert finish(durable, "child-1").output == "old"
+    durable.client.raise_event("child-2", "Answer", "new")
+
+    # Then only the new one counts
+    assert finish(durable, instance_id).output == "new"
 
 
 def test_ids_differ_between_generations(durable):  # rule 4

@@ -20,7 +20,7 @@ def start(durable, *instance_ids, **options):
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
-@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("order", [Order.OLDEST_FIRST, Order.NEWEST_FIRST])
 def test_pages_hold_each_match_once(durable, size, order):  # QRY-2
     made = start(durable, *(f"i-{number:02}" for number in range(14)))
     found, token = [], None
@@ -121,10 +121,31 @@ def test_a_window_of_creation_contains_its_lower_end(durable):  # QRY-1
     assert ids(durable, created_from=times[1], created_to=times[2]) == ["b"]
 
 
-def test_inputs_are_left_out_on_request(durable):  # QRY-1
+def test_inputs_and_outputs_are_listed_only_if_asked_for(durable):  # QRY-1
+    @durable.orchestrator
+    def returns(ctx, value):
+        return value
+
+    @durable.orchestrator
+    def raises(ctx):
+        raise ValueError("broken")
+
+    durable.start_worker()
+    run(durable, returns, {"secret": 1}, instance_id="a")
+    run(durable, raises, instance_id="b")
+
+    def listed(**shows):
+        page = durable.client.list(order=Order.OLDEST_FIRST, **shows)
+        return [(each.input, each.output, each.failure_details and each.failure_details.message) for each in page.items]
+
+    assert listed() == [(None, None, None), (None, None, "broken")]
+    assert listed(show_input=True) == [({"secret": 1}, None, None), (None, None, "broken")]
+    assert listed(show_output=True) == [(None, {"secret": 1}, None), (None, "broken", "broken")]
+    assert listed(show_input=True, show_output=True)[0] == ({"secret": 1}, {"secret": 1}, None)
+
+
+def test_the_input_of_one_is_left_out_on_request(durable):  # QRY-1
     durable.client.start("wait_for_go", {"secret": 1}, instance_id="a")
-    assert durable.client.list(show_input=False).items[0].input is None
-    assert durable.client.list().items[0].input == {"secret": 1}
     assert durable.client.get_status("a", show_input=False).input is None
     assert durable.client.list_ids() == (("a",), None)
 
@@ -194,3 +215,193 @@ def test_the_status_shows_the_history_with_or_without_outputs(durable):  # http-
     assert brief[-1].event.output is None
     assert full[-1].event.output == '"secret"'
     assert event_names(durable, instance_id) == ["ExecutionStarted", "EventRaised", "ExecutionCompleted"]
+
+
+# -- by completion
+
+
+def micros(moment):
+    return round((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
+
+
+@pytest.fixture
+def ended(durable):
+    """Instances that ended in another order than they were made in; one has not ended."""
+    durable.start_worker()
+    start(durable, "a", "b", "c", "d", "e", "open")
+    for instance_id in ("d", "a", "e", "c", "b"):
+        if instance_id == "e":
+            durable.client.terminate(instance_id)
+        else:
+            durable.client.raise_event(instance_id, "Go")
+        finish(durable, instance_id)
+    return durable
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_ids_are_listed_in_order_of_completion(ended, size):  # QRY-3, QRY-2
+    def all_ids(**options):
+        found, token = [], None
+        while True:
+            page, token = ended.client.list_ids(page_size=size, token=token, **options)
+            assert 1 <= len(page) <= size
+            found.extend(page)
+            if token is None:
+                return found
+
+    assert all_ids(by_completion=True) == ["d", "a", "e", "c", "b"]
+    assert all_ids(order=Order.LAST_COMPLETED) == ["b", "c", "e", "a", "d"]
+    assert all_ids(order=Order.OLDEST_FIRST) == ["a", "b", "c", "d", "e", "open"]
+    assert [each.instance_id for each in ended.client.list(order=Order.FIRST_COMPLETED).items] == ["d", "a", "e", "c", "b"]
+
+
+def test_ids_are_listed_by_status_and_window_of_completion(ended):  # QRY-3
+    times = {each: micros(look(ended, each).completed_time) for each in "abcde"}
+
+    def found(**wanted):
+        return list(ended.client.list_ids(InstanceFilter(**wanted), by_completion=True)[0])
+
+    assert found(statuses=(RuntimeStatus.COMPLETED,)) == ["d", "a", "c", "b"]
+    assert found(statuses=(RuntimeStatus.TERMINATED, RuntimeStatus.RUNNING)) == ["e"]
+    assert found(completed_from=times["a"]) == ["a", "e", "c", "b"]
+    assert found(completed_to=times["a"]) == ["d"]
+    assert found(completed_to=times["a"], created_to_inclusive=True) == ["d", "a"]
+    assert found(completed_from=times["a"], completed_to=times["b"], statuses=(RuntimeStatus.COMPLETED,)) == ["a", "c"]
+    assert ids(ended, completed_from=0) == ["a", "b", "c", "d", "e"]
+
+
+def test_a_token_of_creation_times_is_none_of_completion_times(ended):  # QRY-2
+    token = ended.client.list_ids(page_size=1, by_completion=True)[1]
+    for order in (Order.OLDEST_FIRST, Order.LAST_COMPLETED):
+        with pytest.raises(InvalidArgumentError, match="does not belong"):
+            ended.client.list_ids(page_size=1, token=token, order=order)
+    with pytest.raises(InvalidArgumentError, match="1 to 1000"):
+        ended.client.list_ids(page_size=0)
+
+
+def test_what_ends_while_paging_comes_once(ended):  # QRY-2, QRY-3
+    first, token = ended.client.list_ids(page_size=3, by_completion=True)
+    ended.client.terminate("open")
+    start(ended, "f")
+    second, token = ended.client.list_ids(page_size=3, token=token, by_completion=True)
+    assert [*first, *second] == ["d", "a", "e", "c", "b", "open"]
+    assert token is None
+
+
+def test_an_order_may_be_given_by_its_word(ended):  # QRY-1, QRY-3
+    assert ended.client.list_ids(order="lastCompleted")[0][0] == "b"
+    assert ended.client.list(order="oldest").items[0].instance_id == "a"
+    for lists in (ended.client.list, ended.client.list_ids):
+        with pytest.raises(InvalidArgumentError, match="newest, oldest, firstCompleted, lastCompleted"):
+            lists(order="random")
+
+
+# -- parts of a list
+
+
+def test_a_list_can_leave_children_out(durable):  # rule 44
+    @durable.orchestrator
+    def parent(ctx):
+        return (yield ctx.call_sub_orchestrator("wait_for_go", instance_id="child"))
+
+    durable.start_worker()
+    durable.client.start(parent, instance_id="parent")
+    until(has_status(durable, "child", RuntimeStatus.RUNNING))
+    assert ids(durable) == ["parent", "child"]
+    assert ids(durable, is_root=True) == ["parent"]
+    assert ids(durable, is_root=False) == ["child"]
+
+
+def test_lists_are_filtered_by_version_and_by_having_one(durable):  # rule 49
+    start(durable, "a")
+    start(durable, "b", version="1")
+    start(durable, "c", version="2")
+    assert ids(durable, version="2") == ["c"]
+    assert ids(durable, has_version=False) == ["a"]
+    assert ids(durable, has_version=True) == ["b", "c"]
+
+
+def test_the_versions_in_use_are_reported(durable):  # rule 50
+    durable.orchestrator(name="other")(lambda ctx: "done")
+    durable.start_worker()
+    for version in ("1.10", "1.9", None):
+        start(durable, f"a-{version}", f"b-{version}", version=version)
+    durable.client.start("unheard_of", version="1")
+    run(durable, "other", version="5")
+    for version in ("1.10", "1.9", None):
+        until(has_status(durable, f"b-{version}", RuntimeStatus.RUNNING))
+        until(has_status(durable, f"a-{version}", RuntimeStatus.RUNNING))
+    durable.client.suspend("a-1.9")
+    durable.client.terminate("a-1.10")
+    running, pending, suspended = RuntimeStatus.RUNNING, RuntimeStatus.PENDING, RuntimeStatus.SUSPENDED
+    report = [(each.name, each.version, each.counts) for each in durable.client.versions()]
+    assert report == [
+        ("unheard_of", "1", {pending: 1}),
+        ("wait_for_go", None, {running: 2}),
+        ("wait_for_go", "1.9", {running: 1, suspended: 1}),
+        ("wait_for_go", "1.10", {running: 1}),
+    ]
+    assert [each.version for each in durable.client.versions("wait_for_go")] == [None, "1.9", "1.10"]
+    assert durable.client.versions("other") == ()
+
+
+# -- purging by filter
+
+
+def test_a_purge_by_filter_takes_ended_ones_of_a_status_and_window(ended):  # MGT-6
+    times = {each: micros(look(ended, each).created_time) for each in "abcde"}
+    assert ended.client.purge_by(InstanceFilter(created_from=times["b"], created_to=times["d"], statuses=(RuntimeStatus.COMPLETED,))) == 2
+    assert ids(ended) == ["a", "d", "e", "open"]
+    assert ended.client.purge_by(InstanceFilter(statuses=(RuntimeStatus.RUNNING,))) == 0
+    assert ended.client.purge_by(InstanceFilter(completed_to=micros(look(ended, "a").completed_time))) == 1
+    assert ended.client.purge_by(InstanceFilter()) == 2
+    assert ids(ended) == ["open"]
+
+
+def test_a_purge_by_filter_takes_children_along_on_request(durable):  # MGT-6, rule 43
+    durable.orchestrator(name="leaf")(lambda ctx: ctx.instance_id)
+
+    @durable.orchestrator
+    def middle(ctx):
+        ctx.call_sub_orchestrator("wait_for_go", instance_id=f"open-{ctx.instance_id}")
+        return (yield ctx.call_sub_orchestrator("leaf", instance_id=f"leaf-{ctx.instance_id}"))
+
+    @durable.orchestrator
+    def root(ctx):
+        return (yield ctx.call_sub_orchestrator("middle", instance_id=f"middle-{ctx.instance_id}"))
+
+    durable.start_worker()
+    run(durable, root, instance_id="1")
+    run(durable, root, instance_id="2")
+    until(has_status(durable, "open-middle-1", RuntimeStatus.RUNNING))
+    assert durable.client.purge_by(InstanceFilter(id_prefix="1")) == 1
+    # One that is meant and is a child of another one that is meant is deleted once
+    assert durable.client.purge_by(InstanceFilter(name="root"), recursive=True) == 3
+    assert durable.client.purge_by(InstanceFilter(), recursive=True) == 2
+    assert sorted(ids(durable)) == ["open-middle-1", "open-middle-2"]
+
+
+def test_a_child_purged_before_its_parent_reads_the_result_does_not_hang_the_parent(durable):  # rule 43
+    durable.orchestrator(name="leaf")(lambda ctx: "from the leaf")
+
+    @durable.orchestrator
+    def root(ctx):
+        task = ctx.call_sub_orchestrator("leaf", instance_id="leaf")
+        yield ctx.wait_for_external_event("Go")
+        return (yield task)
+
+    durable.start_worker()
+    durable.client.start(root, instance_id="root")
+    until(has_status(durable, "leaf", RuntimeStatus.COMPLETED))
+    assert durable.client.purge_by(InstanceFilter()) == 1
+    durable.client.raise_event("root", "Go")
+    assert finish(durable, "root").output == "from the leaf"
+
+
+def test_a_purge_by_filter_ends_in_time(durable, monkeypatch):  # MGT-6
+    monkeypatch.setattr("flask_durable.client._PURGE_BATCH", 2)
+    durable.start_worker()
+    for number in range(5):
+        durable.client.terminate(durable.client.start("wait_for_go", instance_id=str(number)))
+    assert durable.client.purge_by(InstanceFilter(), timeout=0) == 2
+    assert durable.client.purge_by(InstanceFilter(), timeout=60) == 3

@@ -15,9 +15,11 @@ def test_work_goes_on_with_the_next_worker(durable):  # WRK-2, WRK-3
     @durable.orchestrator
     def long(ctx):
         value = 1
-        for _ in range(8):
+        for step in range(8):
             value = yield ctx.call_activity("double", value)
             yield ctx.create_timer(timedelta(milliseconds=15))
+            if step == 5:
+                yield ctx.wait_for_external_event("Go")
         return value
 
     # Given instances that were begun
@@ -28,23 +30,21 @@ def test_work_goes_on_with_the_next_worker(durable):  # WRK-2, WRK-3
         durable.start_worker()
         until(lambda steps=steps: len(event_names(durable, instance_ids[0])) >= steps)
         durable.stop_worker()
-    assert any(not look(durable, each).is_finished for each in instance_ids)
+    for instance_id in instance_ids:
+        durable.client.raise_event(instance_id, "Go")
     durable.start_worker()
 
     # Then no outcome and no count changes
     assert [finish(durable, instance_id).output for instance_id in instance_ids] == [256] * 5
     for instance_id in instance_ids:
-        assert len(event_names(durable, instance_id)) == 2 + 8 * 4
+        assert len(event_names(durable, instance_id)) == 2 + 8 * 4 + 1
 
 
-def test_stopping_waits_for_running_activities_and_keeps_their_results(durable):  # WRK-2
-    release, begun, calls = threading.Event(), threading.Event(), []
-
+def test_stopping_waits_for_running_activities_and_keeps_their_results(durable, ledger, gate):  # WRK-2
     @durable.activity
     def slow():
-        calls.append(1)
-        begun.set()
-        release.wait(15)
+        ledger.write(1)
+        gate.wait()
         return "slow"
 
     @durable.orchestrator
@@ -53,46 +53,44 @@ def test_stopping_waits_for_running_activities_and_keeps_their_results(durable):
 
     durable.start_worker()
     instance_id = durable.client.start(waits)
-    begun.wait(15)
+    until(ledger.read)
     stopping = threading.Thread(target=durable.stop_worker)
     stopping.start()
-    release.set()
+    gate.open()
     stopping.join(15)
     assert not stopping.is_alive()
     durable.start_worker()
     assert finish(durable, instance_id).output == "slow"
-    assert calls == [1]
+    assert ledger.read() == [1]
 
 
-def test_activities_that_were_not_begun_go_to_the_next_worker(make_durable):  # WRK-2
+def test_activities_that_were_not_begun_go_to_the_next_worker(make_durable, ledger, gate):  # WRK-2
     first, second = (make_durable(DURABLE_MAX_ACTIVITIES=1) for _ in range(2))
-    release, begun, ran = threading.Event(), threading.Event(), []
 
-    for durable in (first, second):
+    for place, durable in enumerate((first, second)):
 
-        def work(number, durable=durable):
-            ran.append((number, durable))
-            begun.set()
-            release.wait(15)
+        def work(number, place=place):
+            ledger.write([number, place])
+            gate.wait()
             return number
 
         durable.activity(name="work")(work)
 
         @durable.orchestrator
         def fan(ctx):
-            return (yield ctx.when_all([ctx.call_activity("work", number) for number in range(4)]))
+            return (yield ctx.when_all([ctx.call_activity("work", number) for number in range(40)]))
 
     first.start_worker()
     instance_id = first.client.start("fan")
-    begun.wait(15)
+    until(ledger.read)
     stopping = threading.Thread(target=first.stop_worker)
     stopping.start()
     second.start_worker()
-    release.set()
-    assert finish(second, instance_id).output == [0, 1, 2, 3]
+    gate.open()
+    assert finish(second, instance_id).output == list(range(40))
     stopping.join(15)
-    assert sorted(number for number, _ in ran) == [0, 1, 2, 3]
-    assert {durable for _, durable in ran} == {first, second}
+    assert sorted(number for number, _ in ledger.read()) == list(range(40))
+    assert {place for _, place in ledger.read()} == {0, 1}
 
 
 def test_clients_without_a_worker_and_a_worker_elsewhere(make_durable):  # DESIGN 3.4
@@ -113,11 +111,10 @@ def test_clients_without_a_worker_and_a_worker_elsewhere(make_durable):  # DESIG
     assert look(worker, instance_id).output == [1, 2]
 
 
-def test_two_workers_share_the_work_and_do_nothing_twice(make_durable):  # WRK-1, WRK-3
+def test_two_workers_share_the_work_and_do_nothing_twice(make_durable, ledger):  # WRK-1, WRK-3
     durables = [make_durable(DURABLE_MAX_ACTIVITIES=2) for _ in range(2)]
-    effects = []
     for durable in durables:
-        durable.activity(name="effect")(lambda key: effects.append(key))
+        durable.activity(name="effect")(ledger.write)
 
         @durable.orchestrator
         def steps(ctx, number):
@@ -129,7 +126,7 @@ def test_two_workers_share_the_work_and_do_nothing_twice(make_durable):  # WRK-1
         durable.start_worker()
     instance_ids = [durables[number % 2].client.start("steps", number) for number in range(40)]
     assert [finish(durables[0], instance_id).output for instance_id in instance_ids] == list(range(40))
-    assert sorted(effects) == sorted(f"{number}:{step}" for number in range(40) for step in range(3))
+    assert sorted(ledger.read()) == sorted(f"{number}:{step}" for number in range(40) for step in range(3))
 
 
 def deploy(make_durable, **config):

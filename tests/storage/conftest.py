@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +19,19 @@ from flask_durable.storage.interface import Batch, ClaimRequest, Command, Commit
 from flask_durable.storage.sql_store import SqlStore
 
 ALL = ClaimRequest(instances=100, activities=100)
+
+HOLDER = textwrap.dedent(
+    """
+    import sys
+    from flask_durable.storage.interface import Batch, ClaimRequest
+    from flask_durable.storage.sql_store import SqlStore
+    store = SqlStore(sys.argv[1])
+    store.register_worker(sys.argv[2], 3600)
+    claimed = store.commit(Batch(worker_id=sys.argv[2], claim=ClaimRequest(instances=10)))
+    print(len(claimed.orchestrations), flush=True)
+    sys.stdin.read()
+    """
+)
 
 
 class FakeClock:
@@ -106,6 +122,12 @@ class Desk:
         return self.store._sql.read(lambda: self.store._sql.rows(text, parameters))
 
 
+@pytest.fixture(scope="session")
+def make_desk() -> type[Desk]:
+    """Makes desks at stores of a test's own."""
+    return Desk
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -116,7 +138,7 @@ def make_store(database_url: str, hub: str) -> Iterator[Callable[..., SqlStore]]
     made: list[SqlStore] = []
 
     def make(**options: Any) -> SqlStore:
-        made.append(SqlStore(database_url, hub=options.pop("hub", hub), timeout=5.0, **options))
+        made.append(SqlStore(database_url, hub=options.pop("hub", hub), **{"timeout": 5.0, **options}))
         made[-1].create_tables()
         return made[-1]
 
@@ -141,3 +163,52 @@ def timed_desk(make_store: Callable[..., SqlStore], clock: FakeClock, database_u
     if not database_url.startswith("sqlite"):
         pytest.skip("a server has its own clock")
     return Desk(make_store(clock=clock))
+
+
+@pytest.fixture
+def hold(database_url: str, hub: str) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Starts a process with a worker of that id, which claims the only instance."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(worker_id: str) -> subprocess.Popen[str]:
+        script = HOLDER.replace("SqlStore(sys.argv[1])", f"SqlStore(sys.argv[1], hub={hub!r})")
+        process = subprocess.Popen([sys.executable, "-c", script, database_url, worker_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "1"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def plans(desk, database_url, monkeypatch):
+    """Runs something and returns the plans of the statements that it ran."""
+    if not database_url.startswith("sqlite"):
+        pytest.skip("only SQLite tells its plan without statistics of a large table")
+    sql = desk.store._sql
+    seen = []
+    for method in ("rows", "row"):
+        original = getattr(sql, method)
+
+        def spy(text, parameters=(), original=original):
+            seen.append((text, parameters))
+            return original(text, parameters)
+
+        monkeypatch.setattr(sql, method, spy)
+
+    def explain(call):
+        seen.clear()
+        call()
+        statements = list(seen)
+        assert statements
+        return {
+            text: [row[3] for row in desk.rows(f"EXPLAIN QUERY PLAN {text}", *parameters)]
+            for text, parameters in statements
+            if text.startswith("SELECT")
+        }
+
+    return explain

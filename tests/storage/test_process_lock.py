@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import textwrap
 import time
 import uuid
 
@@ -16,19 +14,6 @@ from support import until
 from flask_durable.storage.process_lock import ProcessLock
 from flask_durable.storage.sql_store import SqlStore
 
-HOLDER = textwrap.dedent(
-    """
-    import sys
-    from flask_durable.storage.interface import Batch, ClaimRequest
-    from flask_durable.storage.sql_store import SqlStore
-    store = SqlStore(sys.argv[1])
-    store.register_worker(sys.argv[2], 3600)
-    claimed = store.commit(Batch(worker_id=sys.argv[2], claim=ClaimRequest(instances=10)))
-    print(len(claimed.orchestrations), flush=True)
-    sys.stdin.read()
-    """
-)
-
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 
 
@@ -37,23 +22,6 @@ def sqlite_desk(desk, database_url):
     if not database_url.startswith("sqlite"):
         pytest.skip("the lock lies beside a file")
     return desk
-
-
-@pytest.fixture
-def hold(database_url, hub):
-    processes = []
-
-    def start(worker_id):
-        script = HOLDER.replace("SqlStore(sys.argv[1])", f"SqlStore(sys.argv[1], hub={hub!r})")
-        process = subprocess.Popen([sys.executable, "-c", script, database_url, worker_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        processes.append(process)
-        assert process.stdout.readline().strip() == "1"
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 def test_a_slot_belongs_to_one_process(tmp_path):
@@ -100,7 +68,7 @@ def test_workers_of_one_process_do_not_take_each_other_for_dead(sqlite_desk, mak
 def test_a_worker_that_left_in_order_leaves_its_slot_free(sqlite_desk):
     desk = sqlite_desk
     slots = [row[0] for row in desk.rows("SELECT lock_slot FROM durable_worker WHERE worker_id = ?", desk.worker_id)]
-    lock = desk.store._workers._lock
+    lock = desk.store._sign._lock
     assert not lock.is_free(slots[0])
     desk.store.release_worker(desk.worker_id)
     assert lock.is_free(slots[0])

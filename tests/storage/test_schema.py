@@ -12,6 +12,8 @@ from flask import Flask
 
 from flask_durable import ConfigurationError, FlaskDurable
 from flask_durable.errors import SchemaVersionError, StoreUnavailableError
+from flask_durable.storage.connections import LEAST
+from flask_durable.storage.database import ServerOptions
 from flask_durable.storage.interface import InstanceFilter
 from flask_durable.storage.models import SCHEMA_VERSION
 from flask_durable.storage.sql_store import SqlStore
@@ -75,6 +77,16 @@ def test_many_may_create_the_tables_at_once(open_store):
 
 def test_missing_tables_are_named_with_their_cure(open_store):
     with pytest.raises(SchemaVersionError, match="the durable tables are missing. Run `flask durable db init`"):
+        open_store().check_schema()
+
+
+@pytest.mark.parametrize("table", ["durable_worker", "durable_client"])
+def test_a_table_that_is_gone_is_named(open_store, path, table):  # F22
+    open_store().create_tables()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"DROP TABLE {table}")
+    connection.close()
+    with pytest.raises(SchemaVersionError, match=f"{table} of version {SCHEMA_VERSION} cannot be seen. Restore what is gone from a backup"):
         open_store().check_schema()
 
 
@@ -200,3 +212,24 @@ def test_a_locked_database_is_waited_for_and_then_given_up(open_store, path):
     other.close()
     store.register_worker("w", 5)
     store.release_worker("w")
+
+
+def test_more_threads_than_connections_are_told_so(make_store, database_url):
+    if database_url.startswith("sqlite"):
+        store = make_store()
+        store._sql.database._max_connections, store._sql.database._wait_timeout = 1, 0.05
+    else:
+        store = make_store(timeout=0.3, server=ServerOptions(max_connections=LEAST))
+    with store._sql.database.connection_context():
+        errors = []
+
+        def ask():
+            try:
+                store.get_instance("a")
+            except StoreUnavailableError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    assert len(errors) == 1

@@ -53,6 +53,16 @@ def test_a_filter_means_what_fits_all_of_it(filled, wanted, numbers):  # QRY-1
     assert filled.store.count_instances(wanted) == len(numbers)
 
 
+@pytest.mark.parametrize("prefix", ["é", "aé", "a\ud7ff", "a\U0010ffff", "\U0010ffff", "a_", "a%", "A"])
+def test_a_prefix_means_ids_that_begin_so_letter_by_letter(desk, prefix):
+    for number, head in enumerate(["é", "aé", "e", "a\ud7ff", "a\ue000", "a\U0010ffff", "\U0010ffff", "a_", "a%", "A", "a", "B"]):
+        desk.start("x")
+        desk.sql("UPDATE durable_instance SET instance_id = ? WHERE hub = ? AND instance_id = 'x'", f"{head}{number}", desk.store._hub)
+    every = ids(desk, InstanceFilter())
+    assert len(every) == 12
+    assert ids(desk, InstanceFilter(id_prefix=prefix)) == [each for each in every if each.startswith(prefix)] != []
+
+
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_pages_hold_everything_once_also_at_equal_times(timed_desk, clock, order, size):  # QRY-2
@@ -62,6 +72,7 @@ def test_pages_hold_everything_once_also_at_equal_times(timed_desk, clock, order
         timed_desk.start(f"i-{(number * 7) % 10}")
         if number % 3:
             clock.micros = moment
+    timed_desk.sql("UPDATE durable_instance SET status = 'Completed', completed_at = created_at WHERE hub = ?", timed_desk.store._hub)
     found, position = [], None
     while True:
         page = timed_desk.store.list_instances(InstanceFilter(), limit=size, after=position, order=order)
@@ -70,7 +81,7 @@ def test_pages_hold_everything_once_also_at_equal_times(timed_desk, clock, order
         position = page.next_position
         if position is None:
             break
-    assert found == sorted(set(found), reverse=order is Order.NEWEST_FIRST)
+    assert found == sorted(set(found), reverse=order in (Order.NEWEST_FIRST, Order.LAST_COMPLETED))
     assert len(found) == 9
 
 

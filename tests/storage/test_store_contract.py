@@ -7,7 +7,9 @@ import uuid
 from dataclasses import replace
 
 import pytest
+from support import until
 
+from flask_durable.core.capabilities import Capabilities, Runnable
 from flask_durable.core.events import (
     EventRaised,
     EventSent,
@@ -28,6 +30,7 @@ from flask_durable.core.events import (
 from flask_durable.core.failure import FailureDetails
 from flask_durable.core.status import RuntimeStatus
 from flask_durable.core.turn import NextGeneration
+from flask_durable.core.versions import VersionMatch, VersionRule, version_key
 from flask_durable.errors import InstanceExistsError, InstanceFinishedError, InstanceNotFinishedError, InstanceNotFoundError, WorkerLostError
 from flask_durable.storage.interface import (
     ActivityResult,
@@ -36,6 +39,7 @@ from flask_durable.storage.interface import (
     FailInstance,
     IfExists,
     InstanceFilter,
+    Order,
     Park,
     Purge,
     PurgeBy,
@@ -160,14 +164,77 @@ def test_a_claim_takes_the_oldest_first_and_no_more_than_asked_for(desk):
 def test_a_claim_takes_only_known_names(desk):
     desk.start("a", name="known")
     desk.start("b", name="other")
-    assert desk.claim(request=ClaimRequest(instances=10, orchestrators=())).orchestrations == []
-    assert [work.record.instance_id for work in desk.claim(request=ClaimRequest(instances=10, orchestrators=("known", "more"))).orchestrations] == [
-        "a"
-    ]
-    unknown = desk.store.unknown_orchestrations(("known",), desk.store.now(), 10)
-    assert [record.instance_id for record in unknown] == ["b"]
-    assert desk.store.unknown_orchestrations(("known", "other"), desk.store.now(), 10) == []
-    assert desk.store.unknown_orchestrations(("known",), desk.store.now() - 60_000_000, 10) == []
+    known, others = Runnable(("known", "more")), Runnable(("other",))
+    assert claimed(desk, Runnable(())) == []
+    assert claimed(desk, known) == ["a"]
+    assert left_over(desk, [known]) == ["b"]
+    assert left_over(desk, [Runnable(())]) == ["b"]
+    assert left_over(desk, [known, others]) == []
+    assert left_over(desk, [known], ready_before=desk.store.now() - 60_000_000) == []
+
+
+def claimed(desk, runnable, worker_id=None):
+    return [work.record.instance_id for work in desk.claim(worker_id, ClaimRequest(instances=10, runnable=runnable)).orchestrations]
+
+
+def left_over(desk, takers, bounds=None, ready_before=None):
+    return [each.instance_id for each in desk.store.unclaimable(takers, bounds, ready_before or desk.store.now(), 10)]
+
+
+@pytest.mark.parametrize(
+    ("runnable", "expected"),
+    [
+        (Runnable(), ["none", "1.9", "1.10", "2", "Beta"]),
+        (Runnable(bounds=("", version_key("1.9"))), ["none", "1.9"]),
+        (Runnable(bounds=(version_key("1.10"), version_key("01.10"))), ["1.10"]),
+        (Runnable(bounds=("", "")), ["none"]),
+        (Runnable(bounds=("", version_key("alpha"))), ["none", "1.9", "1.10", "2"]),
+        (Runnable(("order",), {"order": version_key("1.10")}), ["1.10", "2", "Beta"]),
+        (Runnable(("order", "other"), {"order": version_key("1.10"), "other": version_key("1")}, ("", version_key("2"))), ["1.10", "2"]),
+        (Runnable(("other", "order")), ["none", "1.9", "1.10", "2", "Beta"]),
+        (Runnable(("other",), {"other": version_key("1")}), []),
+    ],
+)
+def test_a_claim_takes_only_versions_that_fit(desk, runnable, expected):  # VER-2, rules 49, 50
+    for version in ("none", "1.9", "1.10", "2", "Beta"):
+        desk.start(version, name="order", version=None if version == "none" else version)
+    rest = [each for each in ("none", "1.9", "1.10", "2", "Beta") if each not in expected]
+    assert desk.store.peek(desk.worker_id, ClaimRequest(instances=10, runnable=runnable)).is_ready is bool(expected)
+    assert left_over(desk, [runnable]) == rest
+    assert claimed(desk, runnable) == expected
+    assert claimed(desk, Runnable(), desk.register()) == rest
+
+
+def test_instances_that_nobody_takes_can_be_asked_for_within_versions(desk):  # VER-3
+    desk.start("old", name="order", version="1")
+    desk.start("new", name="order", version="2")
+    assert left_over(desk, [Runnable(())], ("", version_key("1"))) == ["old"]
+
+
+def test_the_version_of_a_child_and_of_a_new_generation_decides_who_takes_it(desk):  # VER-2, rule 49
+    record = desk.claim_one(desk.start("a"))
+    commit = desk.commit_of(record, ExecutionStarted("orchestrator", "a", record.execution_id))
+    commit.turn.children = [SubOrchestrationCreated(1, "child", "c", "child-execution", None, "1.10", tags={"k": "v"})]
+    commit.turn.next_generation = NextGeneration("next-execution", None, "1.9")
+    desk.store.commit(Batch(worker_id=desk.worker_id, turns=[commit]))
+    assert (desk.get("c").version, desk.get("c").tags, desk.get("a").version) == ("1.10", {"k": "v"}, "1.9")
+    assert claimed(desk, Runnable(bounds=("", version_key("1.9")))) == ["a"]
+    assert claimed(desk, Runnable(bounds=("", version_key("1.10"))), desk.register()) == ["c"]
+
+
+def test_workers_say_what_they_run(desk):  # REG-5, WRK-5
+    first, second = (
+        Capabilities({"order": (None, "2")}, frozenset({"pack"}), VersionRule("2", VersionMatch.STRICT), True, True, False),
+        Capabilities({}, frozenset()),
+    )
+    worker_id = uuid.uuid4().hex
+    desk.store.register_worker(worker_id, 60, first)
+    said = {each.worker_id: each.capabilities for each in desk.store.live_workers()}
+    assert said == {desk.worker_id: Capabilities(), worker_id: first}
+    assert desk.store.renew_worker(worker_id, 60)
+    assert desk.store.renew_worker(desk.worker_id, 0.001, second)
+    assert {each.worker_id: each.capabilities for each in desk.store.workers()} == {desk.worker_id: second, worker_id: first}
+    until(lambda: [each.worker_id for each in desk.store.live_workers()] == [worker_id])
 
 
 def test_a_look_says_what_a_claim_would_find(desk):
@@ -180,7 +247,7 @@ def test_a_look_says_what_a_claim_would_find(desk):
     assert (look.is_ready, look.next_due) == (False, soon)
     desk.start("now")
     assert desk.store.peek(desk.worker_id, request).is_ready
-    assert not desk.store.peek(desk.worker_id, replace(request, orchestrators=("another",))).is_ready
+    assert not desk.store.peek(desk.worker_id, replace(request, runnable=Runnable(("another",)))).is_ready
 
 
 def test_many_workers_that_claim_at_once_get_different_work(desk):  # I2
@@ -204,7 +271,7 @@ def test_many_workers_that_claim_at_once_get_different_work(desk):  # I2
 
 
 def test_a_start_can_be_claimed_in_the_same_commit(desk):
-    batch = Batch(worker_id=desk.worker_id, commands=[StartInstance("a", "e", "known")], claim_starts=frozenset({"known"}))
+    batch = Batch(worker_id=desk.worker_id, commands=[StartInstance("a", "e", "known")], claimed_starts=frozenset({"a"}))
     committed = desk.store.commit(batch)
     assert [record.instance_id for record in committed.started] == ["a"]
     assert committed.started[0] == desk.get("a")
@@ -228,7 +295,7 @@ def test_a_turn_writes_all_that_follows_from_it(desk):  # DET-12
         TaskScheduled(1, "one", "1", 1, 1),
         TaskScheduled(2, "two", None, 2, 1),
         TimerCreated(3, far),
-        SubOrchestrationCreated(4, "child", "the-child", "child-execution", '"in"'),
+        SubOrchestrationCreated(4, "child", "the-child", "child-execution", '"in"', "9", tags={"k": "v"}),
         EventSent(5, "target", "Go", '"data"'),
         claimed_activities=1,
         keep=True,
@@ -236,7 +303,7 @@ def test_a_turn_writes_all_that_follows_from_it(desk):  # DET-12
     turn = commit.turn
     turn.timers, turn.children, turn.sent_events = [turn.events[3]], [turn.events[4]], [turn.events[5]]
     turn.custom_status, turn.custom_status_changed = '"status"', True
-    committed = desk.store.commit(Batch(worker_id=desk.worker_id, turns=[commit], default_version="9"))
+    committed = desk.store.commit(Batch(worker_id=desk.worker_id, turns=[commit]))
     assert (committed.conflicts, committed.ended) == ([], [])
 
     # the instance
@@ -414,7 +481,7 @@ def test_a_turn_of_an_instance_that_was_changed_meanwhile_is_a_conflict(desk, ch
         desk.do(StartInstance("a", "new", "orchestrator", if_exists=IfExists.REPLACE_FINISHED))
     before = desk.store.get_instance("a")
     desk.do(RaiseEvent("b", "Go"))
-    held = desk.claim(request=ClaimRequest(instances=10, orchestrators=("none",))).orchestrations
+    held = desk.claim(request=ClaimRequest(instances=10, runnable=Runnable(("none",)))).orchestrations
     assert held == []
     good = desk.claim(request=ClaimRequest(instances=1)).orchestrations
     good = [work.record for work in good if work.record.instance_id == "b"] or [desk.claim_one("b")]
@@ -479,11 +546,14 @@ def test_a_call_that_was_not_begun_goes_back_as_if_nothing_had_been(desk):  # WR
     assert (again.task_id, again.deliveries) == (1, 1)
 
 
-def test_activities_of_unknown_names_are_left_until_they_are_old(desk):  # REG-5
+def test_activities_of_unknown_names_are_left(desk):  # REG-5, WRK-5
     desk.begin("a", TaskScheduled(1, "one"), TaskScheduled(2, "two"))
     request = ClaimRequest(activities=10, activity_names=("two",))
     assert [item.name for item in desk.claim(request=request).activities] == ["two"]
-    assert [item.name for item in desk.claim(request=replace(request, unknown_before=desk.store.now() + 1)).activities] == ["one"]
+    assert desk.store.unclaimable_activities(["two"], desk.store.now() + 1) == ["one"]
+    assert desk.store.unclaimable_activities(["one", "two"], desk.store.now() + 1) == []
+    assert desk.store.unclaimable_activities([], desk.store.now() - 60_000_000) == []
+    assert desk.claim(request=ClaimRequest(activities=10, activity_names=())).activities == []
 
 
 # -- commands
@@ -542,7 +612,9 @@ def test_an_instance_that_cannot_be_run_is_failed(desk):  # rule 8
 
 def test_a_parked_instance_is_not_handed_out_and_keeps_its_messages(desk):  # rule 9
     desk.begin("a", TaskScheduled(1, "one"))
-    desk.do(Park("a", "no good"))
+    desk.do(Park("a", "meant for another", "an execution that is gone"))
+    assert desk.get("a").parked_reason is None
+    desk.do(Park("a", "no good", desk.get("a").execution_id))
     desk.do(RaiseEvent("a", "Go"))
     assert (desk.get("a").parked_reason, desk.get("a").status) == ("no good", RuntimeStatus.RUNNING)
     assert desk.claim().orchestrations == []
@@ -568,7 +640,9 @@ def test_purging_by_filter_takes_the_oldest_ended_ones_up_to_its_limit(desk):  #
     for instance_id in made[:4]:
         desk.do(Terminate(instance_id))
     assert desk.do(PurgeBy(InstanceFilter(), limit=3)) == 3
-    assert [record.instance_id for record in desk.store.list_instances(InstanceFilter(), limit=9, after=None, order="oldest").records] == made[3:]
+    assert [
+        record.instance_id for record in desk.store.list_instances(InstanceFilter(), limit=9, after=None, order=Order.OLDEST_FIRST).records
+    ] == made[3:]
     assert desk.do(PurgeBy(InstanceFilter(statuses=(RuntimeStatus.PENDING,)))) == 0
     assert desk.do(PurgeBy(InstanceFilter(id_prefix="nothing"))) == 0
     assert desk.do(PurgeBy(InstanceFilter())) == 1
@@ -648,7 +722,7 @@ def test_an_instance_that_every_worker_dies_with_is_parked(desk):  # rule 9
 
 
 def test_an_activity_that_every_worker_dies_with_parks_its_instance(desk):  # rule 9
-    desk.begin("poison", TaskScheduled(1, "bad"), TaskScheduled(2, "good"))
+    desk.begin("poison", TaskScheduled(1, "bad"), TaskScheduled(2, "good", priority=-1))
     for delivery in range(1, 4):
         dead = desk.register(lease=-1)
         items = [item for item in desk.claim(dead).activities if item.task_id == 1]
