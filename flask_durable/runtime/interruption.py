@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 from flask_durable.core import execution
 
@@ -25,8 +25,15 @@ PRESSES = 100
 _EXECUTION = execution.__file__
 _CORE = str(Path(_EXECUTION).parent)
 
-_LOCKS_OF_ALL = (f"{Path(logging.__file__).parent}{os.sep}", "<frozen importlib")
-"""Code that holds locks which the whole process needs, and that would keep them for ever if it were cut short between two lines."""
+_IMPORTS = "<frozen importlib"
+"""Code that holds locks which the whole process needs, all the while."""
+
+_LOCKERS = (f"{Path(logging.__file__).parent}{os.sep}", threading.__file__)
+_LOCKING = frozenset({"acquire", "release", "_acquireLock", "_releaseLock", "__enter__", "__exit__", "_acquire_restore", "_release_save"})
+"""Functions of those modules that take a lock or give it back: cut short there, the lock would be kept for ever.
+
+Beside them both give their locks back by ``try`` and ``with``, so code that does little else than write logs can be cut short in the middle of it.
+"""
 
 _giving = threading.Lock()
 """Held while a thread is looked at and interrupted, so that one whose code has ended can wait until no more comes."""
@@ -120,7 +127,11 @@ def _frames(thread: threading.Thread) -> Iterator[FrameType]:
 
 
 def _may_be_cut_short(thread: threading.Thread) -> bool:
-    return not any(frame.f_code.co_filename.startswith(_LOCKS_OF_ALL) for frame in _frames(thread))
+    return not any(_keeps_a_lock(frame.f_code) for frame in _frames(thread))
+
+
+def _keeps_a_lock(code: CodeType) -> bool:
+    return code.co_filename.startswith(_IMPORTS) or (code.co_name in _LOCKING and code.co_filename.startswith(_LOCKERS))
 
 
 def runs_orchestrator_code(thread: threading.Thread) -> bool:

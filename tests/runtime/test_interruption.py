@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 
 import pytest
 from support import finish, until
@@ -12,7 +13,7 @@ from flask_durable import RuntimeStatus
 from flask_durable.core.events import ExecutionStarted
 from flask_durable.core.execution import Execution
 from flask_durable.runtime import slow_turns
-from flask_durable.runtime.interruption import interrupt, press
+from flask_durable.runtime.interruption import TurnTimeoutError, interrupt, press
 
 
 class SlowHandler(logging.Handler):
@@ -20,16 +21,15 @@ class SlowHandler(logging.Handler):
 
     def __init__(self):
         super().__init__()
-        self.is_in, self.goes_on, self.written = threading.Event(), threading.Event(), 0
+        self.is_in, self.goes_on = threading.Event(), threading.Event()
 
     def emit(self, record):
         self.is_in.set()
         self.goes_on.wait(20)
-        self.written += 1
 
 
 @pytest.mark.parametrize("way", [interrupt, lambda thread: interrupt(thread, anywhere=True), press])
-def test_code_that_writes_a_log_is_interrupted_before_or_after_it(way):  # DESIGN 3.1.8
+def test_code_that_waits_in_a_log_handler_keeps_no_lock_when_it_is_cut_short(way):  # DESIGN 3.1.8
     logger, handler, ends = logging.getLogger("tests.interruption"), SlowHandler(), threading.Event()
     logger.addHandler(handler)
 
@@ -44,15 +44,53 @@ def test_code_that_writes_a_log_is_interrupted_before_or_after_it(way):  # DESIG
         assert handler.is_in.wait(20)
         way(thread)
         handler.goes_on.set()
-        until(lambda: handler.written > 1)
         until(lambda: press(thread) or not thread.is_alive())
         assert execution.is_finished
-        assert not any(lock._is_owned() for lock in (handler.lock, logging._lock))
+        for lock in (handler.lock, logging._lock):
+            assert lock.acquire(timeout=5)
+            lock.release()
     finally:
         ends.set()
         handler.goes_on.set()
         thread.join()
         logger.removeHandler(handler)
+
+
+def test_code_that_does_nothing_but_write_logs_is_ended_and_keeps_no_lock(tmp_path):  # DESIGN 3.1.8
+    logger = logging.getLogger("tests.interruption.file")
+    handler = logging.FileHandler(tmp_path / "log")
+    logger.addHandler(handler)
+    logger.propagate = False
+    caught, ends = [], threading.Event()
+
+    def endless(ctx):
+        while not ends.is_set():
+            try:
+                while not ends.is_set():
+                    logger.warning("still here")
+            except TurnTimeoutError:
+                caught.append(None)
+
+    def interrupt_until_it_is_enough(thread):
+        interrupt(thread)
+        return len(caught) > 500 or not thread.is_alive()
+
+    try:
+        while len(caught) <= 500:
+            execution = Execution(endless)
+            thread = threading.Thread(target=execution.advance, args=(1, [ExecutionStarted("endless", None, "i", "i:0")]), daemon=True)
+            thread.start()
+            until(partial(interrupt_until_it_is_enough, thread))
+        ends.set()
+        thread.join(20)
+        assert not thread.is_alive()
+        for lock in (handler.lock, logging._lock):
+            assert lock.acquire(timeout=5)
+            lock.release()
+    finally:
+        ends.set()
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @pytest.mark.one_worker("the log is that of this process")
