@@ -217,6 +217,19 @@ class ExecutionRewound(HistoryEvent):
     last_task_id: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable(HistoryEvent):
+    """Stands in a page of a history for an event whose stored row cannot be read; it is never stored or replayed.
+
+    Args:
+        stored_type: what the row says that it is.
+        problem: why it cannot be read.
+    """
+
+    stored_type: str
+    problem: str
+
+
 EVENT_TYPES: dict[str, type[HistoryEvent]] = {
     kind.__name__: kind
     for kind in (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from flask_durable.core.events import HistoryEvent, Recorded
+from flask_durable.core.events import HistoryEvent, Recorded, Unreadable
 from flask_durable.core.times import Micros
+from flask_durable.errors import CorruptHistoryError
 from flask_durable.storage.database import Sql
 from flask_durable.storage.interface import HistoryPage
 from flask_durable.storage.rows import event_row, row_event
@@ -35,13 +36,14 @@ class HistoryRows:
         self._sql.insert_many(_INSERT, _KINDS, rows)
 
     def load(self, instance_id: str, generation: int) -> list[Recorded]:
-        """The whole history of one generation."""
-        return _recorded(instance_id, self._sql.rows(_SELECT, (self._hub, instance_id, generation, 0)))
+        """The whole history of one generation, each event of which has to be readable: code is replayed with it."""
+        rows = self._sql.rows(_SELECT, (self._hub, instance_id, generation, 0))
+        return [Recorded(row[0], row[1], row_event(instance_id, row[2:])) for row in rows]
 
     def page(self, instance_id: str, generation: int, after: int, limit: int) -> HistoryPage:
-        """Events after that sequence number."""
+        """Events after that sequence number; what cannot be read has a mark in its place, and hides none of the others."""
         rows = self._sql.rows(f"{_SELECT} LIMIT ?", (self._hub, instance_id, generation, after, limit + 1))
-        events = tuple(_recorded(instance_id, rows[:limit]))
+        events = tuple(_shown(instance_id, row) for row in rows[:limit])
         return HistoryPage(events, events[-1].sequence if len(rows) > limit else None)
 
     def delete(self, instance_ids: Sequence[str]) -> None:
@@ -59,5 +61,9 @@ class HistoryRows:
         self._sql.run("DELETE FROM durable_history WHERE hub = ? AND instance_id = ? AND generation = ?", (self._hub, instance_id, generation))
 
 
-def _recorded(instance_id: str, rows: Iterable[Sequence[Any]]) -> list[Recorded]:
-    return [Recorded(row[0], row[1], row_event(instance_id, row[2:])) for row in rows]
+def _shown(instance_id: str, row: Sequence[Any]) -> Recorded:
+    sequence, at, *columns = row
+    try:
+        return Recorded(sequence, at, row_event(instance_id, columns))
+    except CorruptHistoryError as error:
+        return Recorded(sequence, at, Unreadable(str(columns[0]), error.reason))
