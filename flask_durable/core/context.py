@@ -63,6 +63,11 @@ class Limits:
     history_events: int = 1_000_000
     timer_interval: Micros | None = None
 
+    def history_error(self) -> LimitExceededError:
+        """What an instance with too many events fails with."""
+        text = f"The history has more than {self.history_events} events (DURABLE_MAX_HISTORY_EVENTS); use continue_as_new to begin a new one"
+        return LimitExceededError(text)
+
 
 class LimitExceededError(DurableError):
     """An instance asks for more than its limits allow (rule 10)."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from flask_durable.core.actions import ASKED, is_same, mismatch, open_activities
 from flask_durable.core.blame import Blame, Verdict
 from flask_durable.core.children import BoundChildren
-from flask_durable.core.context import FunctionOf, LimitExceededError, Limits, OptionsOf, OrchestrationContext
+from flask_durable.core.context import FunctionOf, Limits, OptionsOf, OrchestrationContext
 from flask_durable.core.events import (
     EventRaised,
     ExecutionCompleted,
@@ -44,7 +44,7 @@ from flask_durable.core.rewind import effective, leftovers
 from flask_durable.core.signature import orchestrator_signature
 from flask_durable.core.status import RuntimeStatus
 from flask_durable.core.stretch import Stretch
-from flask_durable.core.tasks import ActivityTask, ChildTask, Task, TimerTask, not_a_task
+from flask_durable.core.tasks import ActivityTask, CallTask, ChildTask, Task, TimerTask, not_a_task
 from flask_durable.core.times import Micros
 from flask_durable.core.turn import NextGeneration, Turn
 from flask_durable.errors import InvalidArgumentError, NonDeterminismError
@@ -153,7 +153,7 @@ class Execution:
         at = max(at, self._last_at + 1, *(event.fire_at for event in events if isinstance(event, TimerFired)))
         turn = self._turn = Turn(at)
         self._resumption.begin(turn)
-        self._last_at = at
+        before, self._last_at = self._last_at, at
         self._stretch.turn_begins()
         self._set_time(at, is_replaying=False)
         if self.nondeterminism is not None:
@@ -161,6 +161,8 @@ class Execution:
             self._raised(self.nondeterminism)
         else:
             self._deliver_all(turn, events)
+        if not turn.events:
+            self._last_at = before  # no history tells of such a turn
         self._close_turn(turn)
         return turn
 
@@ -255,14 +257,19 @@ class Execution:
                 self._carry(turn, events[index:])
                 turn.undelivered = len(events) - index
                 return
-            if isinstance(event, IGNORED):
+            if isinstance(event, IGNORED) or self._is_unasked(event):
                 continue
             turn.events.append(event)
             self._stretch.begin(self._length() - 1, turn)
             if self._length() > self._limits.history_events:
-                self._raised(self._history_error())
+                self._raised(self._limits.history_error())
             else:
                 self._deliver(event)
+
+    def _is_unasked(self, event: HistoryEvent) -> bool:
+        """Whether it is an outcome that nobody waits for: one that came again, or of a call that was given up (DET-8)."""
+        kind = _TASKS.get(type(event))
+        return kind is not None and self._awaited(event.task_id, kind) is None  # type: ignore[attr-defined]
 
     def _deliver(self, event: HistoryEvent) -> None:
         handler = _HANDLERS[type(event)]
@@ -277,10 +284,6 @@ class Execution:
         if following is not None:
             late = tuple(event for event in rest if isinstance(event, EventRaised))
             turn.next_generation = NextGeneration(following.execution_id, following.input, following.version, following.carried + late)
-
-    def _history_error(self) -> LimitExceededError:
-        limit = self._limits.history_events
-        return LimitExceededError(f"The history has more than {limit} events (DURABLE_MAX_HISTORY_EVENTS); use continue_as_new to begin a new one")
 
     def _length(self) -> int:
         """Number of the last event, with what the code has asked for so far."""
@@ -333,37 +336,23 @@ class Execution:
         else:
             self._returned(value)
 
-    def _on_task_completed(self, event: TaskCompleted) -> None:
-        task = self._take(event.task_id, ActivityTask)
+    def _on_call_completed(self, event: TaskCompleted | SubOrchestrationCompleted) -> None:
+        task = self._take(event.task_id, _CALLS[type(event)])
         if task is not None:
             self._open_activities.discard(event.task_id)
             task.complete_with_text(event.result)
             self._go_on()
 
-    def _on_child_completed(self, event: SubOrchestrationCompleted) -> None:
-        task = self._take(event.task_id, ChildTask)
-        if task is not None:
-            task.complete_with_text(event.result)
-            self._go_on()
-
-    def _on_task_failed(self, event: TaskFailed) -> None:
-        task = self._take(event.task_id, ActivityTask)
+    def _on_call_failed(self, event: TaskFailed | SubOrchestrationFailed) -> None:
+        task = self._take(event.task_id, _CALLS[type(event)])
         if task is not None:
             self._open_activities.discard(event.task_id)
-            text = f"Activity task #{task.task_id} failed: {event.failure.message}"
-            self._fail(task, event.task_id, self._exceptions.error(TaskFailedError, text, event.failure, task.task_id))
+            what, kind = ("Activity", TaskFailedError) if isinstance(event, TaskFailed) else ("Sub-orchestration", SubOrchestrationFailedError)
+            text = f"{what} task #{task.task_id} failed: {event.failure.message}"
+            error = self._exceptions.error(kind, text, event.failure, task.task_id)
+            self._blame.failed(event.task_id, error)
+            task.fail(error)
             self._go_on()
-
-    def _on_child_failed(self, event: SubOrchestrationFailed) -> None:
-        task = self._take(event.task_id, ChildTask)
-        if task is not None:
-            text = f"Sub-orchestration task #{task.task_id} failed: {event.failure.message}"
-            self._fail(task, event.task_id, self._exceptions.error(SubOrchestrationFailedError, text, event.failure, task.task_id))
-            self._go_on()
-
-    def _fail(self, task: Task, task_id: int, error: TaskFailedError) -> None:
-        self._blame.failed(task_id, error)
-        task.fail(error)
 
     def _on_timer_fired(self, event: TimerFired) -> None:
         if self._is_stage(event):
@@ -388,10 +377,14 @@ class Execution:
             self._go_on()
 
     def _take(self, task_id: int, kind: type[SomeTask]) -> SomeTask | None:
-        tasks = self._context._tasks if self._context is not None else {}
-        task = tasks.get(task_id)
+        task = self._awaited(task_id, kind)
+        if task is not None and self._context is not None:
+            del self._context._tasks[task_id]
+        return task
+
+    def _awaited(self, task_id: int, kind: type[SomeTask]) -> SomeTask | None:
+        task = self._context._tasks.get(task_id) if self._context is not None else None
         if isinstance(task, kind):  # rule 2: number and kind
-            del tasks[task_id]
             return task
         logger.debug("Instance %s: nobody waits for the outcome of call %s; it is ignored", self.instance_id, task_id)  # DET-8
         return None
@@ -487,12 +480,19 @@ class Execution:
         turn.next_generation = NextGeneration(next_execution_id(self.execution_id), text, version, carried)
 
 
+_CALLS: dict[type[HistoryEvent], type[CallTask]] = {
+    **dict.fromkeys((TaskCompleted, TaskFailed), ActivityTask),
+    **dict.fromkeys((SubOrchestrationCompleted, SubOrchestrationFailed), ChildTask),
+}
+_TASKS: dict[type[HistoryEvent], type[Task]] = {**_CALLS, TimerFired: TimerTask}
+"""What an outcome is an outcome of (rule 2)."""
+
 _HANDLERS: dict[type[HistoryEvent], Callable[[Execution, Any], None]] = {
     ExecutionStarted: Execution._on_started,
-    TaskCompleted: Execution._on_task_completed,
-    TaskFailed: Execution._on_task_failed,
-    SubOrchestrationCompleted: Execution._on_child_completed,
-    SubOrchestrationFailed: Execution._on_child_failed,
+    TaskCompleted: Execution._on_call_completed,
+    TaskFailed: Execution._on_call_failed,
+    SubOrchestrationCompleted: Execution._on_call_completed,
+    SubOrchestrationFailed: Execution._on_call_failed,
     TimerFired: Execution._on_timer_fired,
     EventRaised: Execution._on_event_raised,
 }

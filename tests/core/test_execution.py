@@ -198,7 +198,7 @@ def test_late_duplicate_and_unknown_outcomes_are_ignored_and_logged(caplog: pyte
         driver = Driver(main)
         driver.done(2)
         for late in (TaskCompleted(2), TaskFailed(2, BOOM), TimerFired(1, 0), TaskCompleted(99)):
-            assert driver.give(late) == Turn(driver.now, events=[late], open_activities=1)
+            assert driver.give(late) == Turn(driver.now, open_activities=1)
     assert [record.getMessage() for record in caplog.records] == [
         f"Instance i: nobody waits for the outcome of call {number}; it is ignored" for number in (2, 2, 1, 99)
     ]
@@ -783,7 +783,7 @@ def test_a_timer_cancelled_in_a_later_turn_or_the_same_must_not_fire() -> None: 
     second = driver.done(3)
     assert ([timer.task_id for timer in driver.first.timers], driver.first.cancelled_timers) == ([1, 2], [1])
     assert (second.cancelled_timers, second.timers, second.status) == ([2], [], "Running")
-    assert driver.fired(2).events == [TimerFired(2, T0 + 2 * 86_400 * SECOND)]
+    assert driver.fired(2).events == []
 
 
 # ---------------------------------------------------------------- races
@@ -1186,12 +1186,12 @@ def test_an_outcome_of_another_kind_of_call_is_ignored(is_cold: bool) -> None:  
 
     driver = Driver(main, is_cold=is_cold)
     for deliver in (driver.done, driver.failed, driver.child_done):  # call 1 is a timer
-        assert deliver(1).events[1:] == []
+        assert deliver(1).events == []
     driver.fired(1)
     for deliver in (driver.child_done, driver.fired):  # call 2 is an activity
-        assert deliver(2).events[1:] == []
+        assert deliver(2).events == []
     driver.done(2, "result")
     for deliver in (driver.done, driver.failed, driver.fired):  # call 3 is a child
-        assert deliver(3).events[1:] == []
+        assert deliver(3).events == []
     driver.child_done(3, "output")
     assert driver.output == ["result", "output"]
