@@ -12,7 +12,7 @@ from flask_durable import ConfigurationError, FlaskDurable
 from flask_durable.config import OPTIONS, load_settings, mask_url
 
 DAY = 86_400 * 1_000_000
-SECRET = "a-key-of-many-letters"
+SECRET = "a-key-of-many-letters"  # pragma: allowlist secret
 
 WRONG = {
     "DURABLE_DATABASE": ["/var/lib/app.db", "oracle://host/db", 5, 1.5],
@@ -118,9 +118,9 @@ def test_keys_and_passwords_are_not_shown():  # S7
         load_settings({"DURABLE_API_KEYS": ["secret"]})
     assert "secret" not in str(caught.value)
     with pytest.raises(ConfigurationError) as caught:
-        load_settings({"DURABLE_DATABASE": "oracle://user:secret@host/db"})
+        load_settings({"DURABLE_DATABASE": "oracle://user:secret@host/db"})  # pragma: allowlist secret
     assert "secret" not in str(caught.value)
-    assert mask_url("postgresql://user:p%40ss@host:1/db?password=x") == "postgresql://user:***@host:1/db"
+    assert mask_url("postgresql://user:p%40ss@host:1/db?password=x") == "postgresql://user:***@host:1/db"  # pragma: allowlist secret
     assert mask_url("sqlite:///file") == "sqlite:///file"
     assert "x" not in mask_url("postgresql://host/db?password=x").partition("?")[2]
 

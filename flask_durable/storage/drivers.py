@@ -78,7 +78,7 @@ class PostgresqlDriver:
             given = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.Error:
             # Its text repeats the URL, with the password
-            raise ConfigurationError("DURABLE_DATABASE", mask_url(url), "a URL that libpq can read: postgresql://user:password@host/name") from None
+            raise ConfigurationError("DURABLE_DATABASE", mask_url(url), "a URL that libpq can read: postgresql://user:…@host/name") from None
         ours: dict[str, Any] = {
             "fallback_application_name": "flask-durable",
             "keepalives_idle": _KEEPALIVE_IDLE,
@@ -204,7 +204,7 @@ class MysqlDriver:
     """MySQL and MariaDB by PyMySQL.
 
     Args:
-        url: ``mysql://user:password@host:port/name``, with options of PyMySQL behind a question mark.
+        url: ``mysql://user:…@host:port/name``, with options of PyMySQL behind a question mark.
         timeout: seconds of DURABLE_DATABASE_TIMEOUT.
         sessions: ``on`` or ``off`` when somebody knows whether a session is ours alone; ``auto`` finds out.
 

@@ -34,7 +34,9 @@ class Postman(threading.Thread):
     def run(self):
         try:
             while not self._is_over.is_set():
-                found = self._sql.read(lambda: self._sql.rows(f"SELECT hub, instance_id, execution_id FROM durable_instance WHERE {LIVE} LIMIT 200", ()))
+                found = self._sql.read(
+                    lambda: self._sql.rows(f"SELECT hub, instance_id, execution_id FROM durable_instance WHERE {LIVE} LIMIT 200", ())
+                )
                 for instance in self._lots.sample(found, min(len(found), 8)):
                     self._sql.transaction(lambda: self._trouble(*instance))  # noqa: B023 - called at once
                 self._is_over.wait(0.005)
@@ -67,7 +69,9 @@ class Postman(threading.Thread):
     def _put_off(self, hub, instance_id, at):
         """What has not been taken yet comes after all that is there by then, and after some time."""
         where = f"hub = ? AND instance_id = ? AND event_type IN {OUTCOMES} AND visible_at <= ?"
-        waiting = self._sql.rows(f"SELECT message_id, execution_id, event_type, task_id, name, payload, extra FROM durable_message WHERE {where}", (hub, instance_id, at))
+        waiting = self._sql.rows(
+            f"SELECT message_id, execution_id, event_type, task_id, name, payload, extra FROM durable_message WHERE {where}", (hub, instance_id, at)
+        )
         for message_id, execution_id, *event in self._lots.sample(waiting, len(waiting)):
             if self._sql.run("DELETE FROM durable_message WHERE message_id = ?", (message_id,)):
                 self._insert(hub, instance_id, execution_id, at, event)

@@ -99,7 +99,7 @@ def test_an_authorizer_knows_the_name_of_the_key(make_site: SiteMaker) -> None: 
 def test_a_login_of_the_app_can_decide(make_site: SiteMaker) -> None:  # S1
     """As with Flask-Login, whose ``current_user`` is read from the session."""
     app = Flask("host")
-    app.secret_key = "only for this test"
+    app.secret_key = "only for this test"  # pragma: allowlist secret
 
     @app.post("/login/<name>")
     def login(name: str) -> str:
