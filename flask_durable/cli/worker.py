@@ -102,7 +102,8 @@ def _wait(state: DurableState, signals: queue.SimpleQueue[int], limits: Limits) 
     """
     while True:
         try:
-            signals.get(timeout=_LOOK_SECONDS)
+            number = signals.get(timeout=_LOOK_SECONDS)
+            note(f"{signal.Signals(number).name}: the worker ends when its running activities have ended; another signal ends it at once")
             return
         except queue.Empty:
             if not state.is_worker_running:

@@ -11,7 +11,7 @@ import pytest
 from chaos_harness import PREFIX, wait_until
 from promptness import bound
 
-CASES = [("sync", False), ("sync", True), ("gthread", False), ("gthread", True)]
+CASES = [("sync", False), ("sync", True), ("gthread", False), ("gthread", True), ("gevent", False)]
 NAMES = [f"{kind}{'-preload' if is_preloaded else ''}" for kind, is_preloaded in CASES]
 
 pytestmark = pytest.mark.chaos

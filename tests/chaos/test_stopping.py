@@ -73,7 +73,7 @@ def test_what_outlasts_the_grace_is_given_to_another(make_chaos, kind):
 @pytest.mark.chaos
 def test_a_second_sigterm_ends_the_drain_at_once_and_another_takes_over(make_chaos, backend, backend_url):
     chaos = make_chaos(url=backend_url, DURABLE_SHUTDOWN_GRACE=60, DURABLE_LEASE_SECONDS=60, DURABLE_MAX_ACTIVITIES=4)
-    begin_work(chaos, 12, 2, 1.0)
+    begin_work(chaos, 12, 2, 2.5)
     first = chaos.worker()
     wait_until(lambda: len(chaos.ledger("began")) == 4, "activities are running")
     old = next(iter(chaos.worker_rows()))
@@ -81,6 +81,7 @@ def test_a_second_sigterm_ends_the_drain_at_once_and_another_takes_over(make_cha
     wait_until(lambda: len(chaos.holders()) == 2, "both hold work")
     wait_until(lambda: len({effect.call for effect in chaos.ledger("began") if effect.pid == first.pid}) >= 8, "it has begun others")
     first.terminate()
+    wait_until(lambda: "SIGTERM: the worker ends" in first.text(), "it has got the signal: two that come together are one")
     wait_until(lambda: chaos.holders()[old] <= 4, "it has given back what it has not begun")
     at, before = time.monotonic(), chaos.snapshot()
     under_way = len(chaos.ledger("began")) - len(chaos.ledger("ended"))
