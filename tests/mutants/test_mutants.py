@@ -258,7 +258,14 @@ MUTANTS = [
         "runtime/holdings.py",
         "        if not self._in_flight.remove(item):\n",
         "        if not self._in_flight.remove(item) and not item.instance_id:\n",
-        ("simulation/test_simulation.py",),
+        ("runtime/test_holdings.py",),
+    ),
+    Mutant(
+        "an outcome that comes again is written into the history again",
+        "core/execution.py",
+        "if isinstance(event, IGNORED) or self._is_unasked(event):",
+        "if isinstance(event, IGNORED):",
+        ("core/test_execution.py",),
     ),
     Mutant(
         "messages come in another order",
