@@ -100,7 +100,9 @@ def test_a_history_shows_what_can_be_read_and_marks_the_rest(make_durable, hub):
     durable = make_durable(DURABLE_MANAGEMENT_API=True)
     register(durable)
     durable.start_worker()
-    durable.client.raise_event(durable.client.start("order", 1, instance_id="i"), "Go")
+    durable.client.start("order", 1, instance_id="i")
+    until(lambda: len(durable.client.history("i").events) == 3, "it waits for the event")
+    durable.client.raise_event("i", "Go")
     assert finish(durable, "i").output == {"amount": 1}
     sql = durable._only.store._sql
     sql.transaction(lambda: sql.run(DAMAGES["an unknown kind of event"], (hub, "i")))
