@@ -301,8 +301,7 @@ class Engine:
             item()
 
     def _begin_start(self, command: Command, step: Step) -> None:
-        # An id of our own making cannot be in use, so the first turn can share the commit of the start. Should the process die
-        # in that turn, the start was never acknowledged.
+        # An id of our own making is not in use, so the first turn can share the start's commit; before that nothing is acknowledged.
         if not isinstance(command, StartInstance) or not command.is_id_generated or command.start_at is not None:
             return
         if self._abilities.runs(command.name, command.version) and not self._planner.is_draining:
@@ -441,7 +440,7 @@ class Engine:
 
     def _find_out(self, step: Step, batch: Batch, error: OutcomeUnknownError) -> None:
         try:
-            committed = find_out(self._store, step, batch, error, self._back_off)
+            committed = find_out(self._store, step, batch, error, self._inbox, self._back_off)
         except WorkerLostError:
             self._lost(step)
             return
@@ -487,14 +486,15 @@ class Engine:
     def _begin_anew(self) -> None:
         self._cache.clear()
         self._holdings.forget()
+        self._planner.wants_claim = True
         while True:
             try:
                 self.worker_id = self._on_lost(self.worker_id)
-                break
+                return
             except DurableError as error:
                 logger.warning("A new worker cannot be registered yet: %s", error)
+                self._inbox.refuse(error)
                 self._surroundings.sleep(self._settings.poll_interval)
-        self._planner.wants_claim = True
 
     def _execute_alone(self, command: Command) -> Outcome:
         return self._store.commit(Batch(commands=[command])).outcomes[0]

@@ -35,6 +35,14 @@ class Inbox:
             pass
         return taken
 
+    def refuse(self, error: DurableError) -> None:
+        """Answer the commands that wait with an error: nothing can be carried out now. All else stays."""
+        for item in self.take(self._items.qsize(), 0.0):
+            if not isinstance(item, Submission):
+                self._items.put(item)
+            elif item.take():
+                item.answer(error)
+
     def carry_out_the_rest(self, execute: Callable[[Command], Outcome]) -> None:
         """After the end of the loop: let the caller's thread carry out the commands that are left."""
         while True:

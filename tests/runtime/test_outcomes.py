@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from support import finish, until
 
@@ -62,6 +64,23 @@ def test_callers_are_told_that_nobody_knows_and_the_loop_goes_on_when_it_does(sh
         shop.client.raise_event(instance_id, "Go", number)
     assert finish(shop, instance_id).output == ([1, 2, 2] if lands else [2, 4, 3])
     assert shop._state().worker.engine.lost_count == 0
+
+
+def test_who_calls_meanwhile_is_told_at_once_that_the_database_is_away(shop):  # G9
+    instance_id = shop.client.start("two_events")
+    shop.client.wait_for_start(instance_id, timeout=20)
+    unsure = Unsure(shop, lands=True)
+    unsure.silences = 10**9
+    with pytest.raises(OutcomeUnknownError):
+        shop.client.raise_event(instance_id, "Go", 1)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailableError):
+        shop.client.start("two_events", instance_id="other")
+    assert time.monotonic() - began < shop._state().settings.turn_timeout
+    unsure.silences = 0
+    shop.client.raise_event(instance_id, "Go", 2)
+    assert finish(shop, instance_id).output == [1, 2, 2]
+    assert shop.client.get_status("other") is None
 
 
 def test_a_worker_that_is_lost_meanwhile_goes_on_as_a_new_one_and_raises_nothing_twice(shop):
