@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -259,6 +260,29 @@ class Chaos:
     def kill_one(self, pid: int) -> None:
         self.kills += 1
         os.kill(pid, signal.SIGKILL)
+
+    def freeze(self, group: Group) -> None:
+        """Stop a process where it is, but on SQLite outside of transactions: there it would keep the right to write, which nobody can take away."""
+
+        def is_frozen() -> bool:
+            group.process.send_signal(signal.SIGSTOP)
+            wait_until(lambda: _stat(group.pid)[0] == "T", "it has stopped")
+            if not self.reader.is_sqlite or self.can_be_written():
+                return True
+            group.process.send_signal(signal.SIGCONT)
+            return False
+
+        wait_until(is_frozen, "it is stopped outside of a transaction")
+
+    def can_be_written(self) -> bool:
+        """Whether nobody has the right to write to the SQLite file for long."""
+        with contextlib.closing(sqlite3.connect(self.database, timeout=0.3, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+            return True
 
     def close(self) -> None:
         for group in self.groups:

@@ -122,7 +122,7 @@ def test_a_frozen_worker_is_replaced_and_its_late_commits_are_refused(make_chaos
     wait_until(lambda: len(chaos.holders()) == 2 and chaos.completions() > 20, "both hold work")
     old = next(worker_id for worker_id, pid in chaos.worker_rows().items() if pid == zombie.pid)
     held = {(row[0], row[1]) for row in chaos.rows("SELECT instance_id, task_id FROM durable_activity WHERE worker_id = ?", old)}
-    zombie.process.send_signal(signal.SIGSTOP)
+    chaos.freeze(zombie)
     at = time.monotonic()
     before = chaos.snapshot()
     wait_until(lambda: chaos.held_by([old]) == 0, "it is taken for dead")
