@@ -7,7 +7,6 @@ import errno
 import functools
 import importlib
 import logging
-import math
 import os
 import sqlite3
 import threading
@@ -434,11 +433,6 @@ class Sql:
             return bool(end.result)  # what it has seen counts, whatever became of its own end
         except DurableError:
             raise OutcomeUnknownError(failed.result) from failed.__cause__
-
-    def let_idle(self, *, is_long: bool) -> None:
-        """The present transaction waits for code that may take as long as it likes; or it does so no more."""
-        if self.is_postgresql and isinstance(self.database, ServerDatabase):
-            self.run(f"SET LOCAL idle_in_transaction_session_timeout = {0 if is_long else math.ceil(self._timeout * 1000)}")
 
     def _lift_limits(self) -> None:
         if isinstance(self.database, ServerPostgresqlDatabase):

@@ -1,9 +1,9 @@
 """Drivers of database servers: how a connection is opened, and the times after which we stop waiting for a server.
 
 A server that answers keeps them itself: ``lock_timeout``, ``statement_timeout`` and ``idle_in_transaction_session_timeout`` (PostgreSQL),
-``innodb_lock_wait_timeout`` and
-``max_statement_time`` or ``max_execution_time`` (MariaDB, MySQL). One that says nothing any more cannot: every statement has a limit here too,
-after which its connection is given up. What the URL, the environment or the server's own configuration sets is left as it is.
+``innodb_lock_wait_timeout``, ``max_statement_time`` or ``max_execution_time``, and ``idle_transaction_timeout`` or ``wait_timeout`` (MariaDB,
+MySQL). One that says nothing any more cannot: every statement has a limit here too, after which its connection is given up. What the URL, the
+environment or the server's own configuration sets is left as it is.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ _STATEMENT_SHARE = 0.9
 """Parts of the time-out after which the server itself ends a wait for a lock, and a statement: it should say so before we stop listening."""
 
 _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_COUNT = 10, 5, 3
+
+_MYSQL_WAIT = 120
+"""Seconds of silence after which MySQL, which has no limit for transactions alone, ends a session: longer than the pool keeps one that is idle."""
 
 
 class Driver(Protocol):
@@ -249,10 +252,12 @@ class MysqlDriver:
             statement = _STATEMENT_SHARE * self._timeout
             is_mariadb = "mariadb" in connection.get_server_info().lower()
             name, most = ("max_statement_time", f"{statement:.3f}") if is_mariadb else ("max_execution_time", str(math.ceil(statement * 1000)))
+            idle, silence = ("idle_transaction_timeout", math.ceil(self._timeout)) if is_mariadb else ("wait_timeout", _MYSQL_WAIT)
             with connection.cursor() as cursor:
                 cursor.execute(
                     f"SET SESSION innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, {lock}), {name} = IF(@@{name} = 0, {most}, @@{name})"
                 )
+                cursor.execute(f"SET SESSION {idle} = IF(@@GLOBAL.{idle} = 0, {silence}, LEAST(@@GLOBAL.{idle}, {silence}))")
         except BaseException:
             connection.close()
             raise

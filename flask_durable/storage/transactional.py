@@ -96,7 +96,6 @@ class ActivityTransactions:
     def _check_ours(self, item: ActivityWorkItem) -> None:
         try:
             is_ours = self._is_ours(item, waits=False)
-            self._sql.let_idle(is_long=True)
         except peewee.PeeweeException as error:
             raise _trouble(TransactionPhase.BEGIN, error) from error
         if not is_ours:
@@ -111,7 +110,6 @@ class ActivityTransactions:
         if database.transaction_depth() != 1 or not callers.is_really_open(database):
             raise InvalidArgumentError(_ENDED_ITSELF)
         try:
-            self._sql.let_idle(is_long=False)  # from here on it locks rows of the engine
             # Read, not locked as by the loop's own commits: who deletes the row takes the call away in the same transaction, and the call's row decides
             at = self._sql.now_if("FROM durable_worker WHERE worker_id = ?", (item.worker_id,))
             is_wanted = at is not None and self._deliver(item.worker_id, ActivityResult(item, event), at)

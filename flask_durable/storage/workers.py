@@ -19,6 +19,15 @@ from flask_durable.storage.interface import Neighbour, WorkerRecord
 from flask_durable.storage.signs import FileSign, Seen, Sign
 
 _SECOND = 1_000_000
+_END_SILENT_HOLDERS = """
+SELECT pg_terminate_backend(a.pid) FROM durable_worker w
+JOIN pg_locks l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = w.xmax
+JOIN pg_locks t ON t.locktype = 'relation' AND t.relation = 'durable_worker'::regclass AND t.mode = 'RowExclusiveLock' AND t.pid = l.pid
+JOIN pg_stat_activity a ON a.pid = l.pid AND a.usename = current_user AND a.wait_event_type = 'Client'
+WHERE w.worker_id = ? AND a.state_change < clock_timestamp() - INTERVAL '1 second'
+"""
+"""PostgreSQL has no limit for a session that falls silent between the statements of a pipeline, or after one that was followed by a Flush."""
+
 _SHORTEST_WAIT = 0.25
 """Seconds that a heartbeat gets in any case, however short the lease is."""
 
@@ -134,6 +143,9 @@ class WorkerRows:
         dead = [worker_id for worker_id, expires_at, seen in others if self._is_over(expires_at, seen.heartbeat_at, now) or self._sign.is_dead(seen)]
         reaped = []
         for worker_id in dead:
+            if self._sql.is_postgresql:
+                # A worker that is cut off in the middle of a commit must not keep the lock on its row, and with it its work, from others
+                self._sql.run(_END_SILENT_HOLDERS, (worker_id,))
             if self._sql.run("DELETE FROM durable_worker WHERE worker_id = ?", (worker_id,)):
                 self._give_back(worker_id)
                 reaped.append(worker_id)
