@@ -116,7 +116,7 @@ def plan(history: Sequence[Recorded], unread: Sequence[Message] = (), carried: S
     sound_until = _sound_until(seen, ended)
     calls = {event.task_id: event for event in _calls(seen, sound_until)}
     doomed = {*ended.blamed, *ended.unseen} if ended is not None else set()
-    doomed.update(message.event.task_id for message in unread if isinstance(message.event, _Failure))
+    doomed.update(_failed_since(seen, unread))
     event = ExecutionRewound(reason, sound_until, tuple(sorted(doomed & calls.keys())), _last_task_id(history))
     kept = _before(seen, event)
     for recorded in kept:
@@ -152,6 +152,15 @@ def _calls(seen: Iterable[Recorded], sound_until: int) -> Iterator[_Call]:
     for recorded in seen:
         if recorded.sequence <= sound_until and isinstance(recorded.event, _Call):
             yield recorded.event
+
+
+def _failed_since(seen: Iterable[Recorded], unread: Iterable[Message]) -> set[int]:
+    """The calls that failed while the instance was failed.
+
+    Those that had an outcome before are left out: a child that is rewound alone tells its end once more, and nobody waits for it (DET-8).
+    """
+    answered = {recorded.event.task_id for recorded in seen if isinstance(recorded.event, _Outcome)}
+    return {message.event.task_id for message in unread if isinstance(message.event, _Failure)} - answered
 
 
 def _still_wanted(arrived: Iterable[Message], calls: dict[int, _Call], rewound: ExecutionRewound) -> Iterator[Message]:

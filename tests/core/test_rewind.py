@@ -351,6 +351,44 @@ def test_children_without_an_outcome_are_named() -> None:  # REW-4
     assert plan(history, [Message(9, SubOrchestrationCompleted(1)), Message(9, SubOrchestrationCompleted(3))]).children == ()
 
 
+@pytest.mark.parametrize("again", [SubOrchestrationFailed(1, BOOM), SubOrchestrationCompleted(1, '"late"')], ids=["fails", "succeeds"])
+def test_a_child_that_ends_once_more_changes_nothing_of_what_was_handled(again: HistoryEvent) -> None:  # rule 45, DET-8
+    def main(ctx: Ctx) -> Code:
+        policy = RetryPolicy(first_retry_interval=1, max_number_of_attempts=2)
+        return (yield ctx.call_sub_orchestrator("c", retry_policy=policy))
+
+    # Given an instance whose first attempt was handled by the policy, and that failed for the second one
+    driver = Driver(main)
+    driver.child_failed(1)
+    driver.fired(2)
+    driver.child_failed(3)
+    assert verdict(driver)[0] == (3,)
+
+    # When the child of the first attempt, rewound alone, has told its end again by the time of the rewind
+    planned = rewind(driver, again)
+
+    # Then only the second attempt is made again
+    assert planned.event.redone == (3,)
+    assert planned.messages == ()
+    assert [child.task_id for child in planned.children] == [3]
+    assert driver.child_done(3, "in the end").status is RuntimeStatus.COMPLETED
+
+
+def test_a_turn_that_runs_again_gets_the_failure_it_had_and_not_a_later_one() -> None:  # rule 45, DET-8
+    def main(ctx: Ctx) -> Code:
+        try:
+            yield ctx.call_sub_orchestrator("c")
+        except TaskFailedError:
+            raise KeyError("bug") from None
+
+    driver = Driver(main)
+    driver.child_failed(1)
+    assert verdict(driver)[0] == ()
+    planned = rewind(driver, SubOrchestrationFailed(1, FailureDetails("builtins.ValueError", "later")))
+    assert planned.event.redone == ()
+    assert [message.event for message in planned.messages] == [SubOrchestrationFailed(1, BOOM)]
+
+
 def test_a_failure_from_before_there_were_rewinds_takes_back_its_turn() -> None:  # rule 45
     history = [
         *recorded(STARTED, TaskScheduled(1, "a")),

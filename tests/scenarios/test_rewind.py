@@ -578,6 +578,34 @@ def test_a_child_that_was_rewound_by_itself_gives_its_output(durable, world, gat
     assert len(rewinds_of(durable, "the-child")) == 1
 
 
+def test_a_handled_failure_of_a_child_that_fails_again_by_itself_stays_handled(durable, world):  # rule 45, DET-8
+    # Given an instance that has handled the failure of a child, and then failed for another reason
+    @durable.orchestrator
+    def child(ctx):
+        return (yield ctx.call_activity("do", "x"))
+
+    @durable.orchestrator
+    def parent(ctx):
+        try:
+            yield ctx.call_sub_orchestrator(child, instance_id="the-child")
+        except SubOrchestrationFailedError:
+            yield ctx.call_activity("do", "instead")
+        return (yield ctx.call_activity("do", "y"))
+
+    durable.start_worker()
+    world.breaks("x", "y")
+    instance_id = failed(durable, parent)
+
+    # When the child is rewound alone, fails again, and then the instance is rewound
+    assert rewound(durable, "the-child").runtime_status is FAILED
+    world.mend()
+    status = rewound(durable, instance_id)
+
+    # Then what was handled is not done again
+    assert status.output == "Y", status.failure_details
+    assert world.calls == {"x": 2, "instead": 1, "y": 2}
+
+
 def test_a_retried_child_gets_new_attempts(durable, world):  # REW-4, rule 28
     @durable.orchestrator
     def child(ctx):
