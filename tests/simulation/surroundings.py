@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flask_durable.core.execution import Execution
+from flask_durable.errors import DurableError
 
 if TYPE_CHECKING:
     from .world import SimWorker, World
@@ -120,8 +121,10 @@ class SimTicker:
         tick[0] = self._world.clock.now() + tick[1]
         try:
             tick[2]()
-        except Exception as error:  # noqa: BLE001 - as the real one: it is called again at its next time
+        except DurableError as error:  # as with the real one, it is called again at its next time
             self._world.note("tick failed", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - no simulated fault: the real one would only log it, so that it would never be seen
+            self._world.fail(f"a tick failed: {type(error).__name__}: {error}")
 
 
 class SimPool:
@@ -149,6 +152,9 @@ class SimPool:
             self._run(item)
         finally:
             self.busy_count -= 1
+
+    def grow(self) -> None:
+        return
 
     def drain(self) -> list[Any]:
         taken, self._items = self._items, []
