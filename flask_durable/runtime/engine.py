@@ -6,7 +6,7 @@ out the new activities.
 Laws:
 
 1. Nothing leaves a turn before its commit; a turn that was not committed never happened.
-2. What came meanwhile is the next batch; the loop never waits for company.
+2. What came meanwhile is the next batch; the loop never waits for company. It only lets those run first whom it has answered.
 3. One bad instance costs itself: it is failed or parked, and the batch goes on without it.
 """
 
@@ -33,7 +33,7 @@ from flask_durable.runtime.outcomes import find_out
 from flask_durable.runtime.polling import Polling
 from flask_durable.runtime.refusals import Refusals
 from flask_durable.runtime.slow_turns import Overtaking, RunningTurn
-from flask_durable.runtime.steps import ActivityDone, LateTurn, Overdue, Step, Submission, controlled_by
+from flask_durable.runtime.steps import ActivityDone, LateTurn, Overdue, Step, Submission, controlled_by, let_go_on
 from flask_durable.runtime.surroundings import REAL, Surroundings
 from flask_durable.runtime.suspects import Suspects
 from flask_durable.runtime.turns import Held, RanTurn, TurnRunner, call_of
@@ -372,8 +372,7 @@ class Engine:
             else:
                 self._committed(held, execution, commit)
         self._let_go(batch, committed)
-        for submission, outcome in zip(step.submissions, committed.outcomes, strict=False):
-            submission.answer(outcome)
+        step.answer(committed.outcomes)
         self._take(step, committed)
         self._planner.committed(batch, committed)
         if batch.claim is None and committed.has_new_work:
@@ -381,6 +380,7 @@ class Engine:
         if batch.turns or batch.commands or batch.results:
             self._polling.work_was_done()
         self._watchers.notify((*committed.ended, *committed.taken))
+        let_go_on(step.submissions, self._surroundings.clock.monotonic)
 
     def _let_go(self, batch: Batch, committed: Committed) -> None:
         for command, outcome in zip(batch.commands, committed.outcomes, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from flask_durable.core.events import HistoryEvent
@@ -12,11 +13,14 @@ from flask_durable.errors import OutcomeUnknownError, StoreUnavailableError
 from flask_durable.runtime.turns import Held, RanTurn
 from flask_durable.storage.interface import ActivityResult, ActivityWorkItem, Command, Outcome, PurgeBy, RaiseEvent, StartInstance, TurnCommit
 
+HAND_OVER_SECONDS = 0.0005
+"""Longest time until a thread that was answered has woken up; nearly always it takes a tenth of that."""
+
 
 class Submission:
     """A command on its way through the loop, and the thread that waits for it."""
 
-    __slots__ = ("_done", "command", "is_taken", "is_withdrawn", "outcome")
+    __slots__ = ("_done", "_goes_on", "_is_awaited", "command", "is_taken", "is_withdrawn", "outcome")
 
     def __init__(self, command: Command) -> None:
         self.command = command
@@ -25,6 +29,9 @@ class Submission:
         self.is_taken = False
         self._done = threading.Lock()
         self._done.acquire()
+        self._goes_on = threading.Lock()
+        self._goes_on.acquire()
+        self._is_awaited = False
 
     def take(self) -> bool:
         """The loop carries it out, unless it was withdrawn."""
@@ -45,7 +52,26 @@ class Submission:
 
     def wait(self, seconds: float) -> bool:
         """Wait for the answer."""
-        return self._done.acquire(timeout=seconds)
+        self._is_awaited = True
+        is_answered = self._done.acquire(timeout=seconds)
+        self._goes_on.release()
+        return is_answered
+
+    def goes_on(self, seconds: float) -> bool:
+        """Whether the thread that was answered has woken up, or does so within that time."""
+        return not self._is_awaited or self._goes_on.acquire(timeout=max(0.0, seconds))
+
+
+def let_go_on(submissions: Iterable[Submission], monotonic: Callable[[], float]) -> None:
+    """Let the threads that were answered run before the loop does.
+
+    Only one thread of Python runs at a time. The loop would take the next commit on its way first, and a caller that starts one instance after the
+    other would find it gone each time; so it is with the loop again as soon as the callers have done what they do, and waits for nobody.
+    """
+    until = monotonic() + HAND_OVER_SECONDS
+    for submission in submissions:
+        if not submission.goes_on(until - monotonic()):
+            return
 
 
 def controlled_by(command: Command) -> str | None:
@@ -95,6 +121,11 @@ class Step:
     def has_work(self) -> bool:
         """Whether there is anything to advance or to write."""
         return bool(self.submissions or self.internal or self.foreign or self.todo or self.turns)
+
+    def answer(self, outcomes: Sequence[Outcome]) -> None:
+        """Answer the submissions; their commands are the first of the batch."""
+        for submission, outcome in zip(self.submissions, outcomes, strict=False):
+            submission.answer(outcome)
 
     def parts(self) -> list[Step]:
         """What there is to write, one by one."""

@@ -119,9 +119,13 @@ class PostgresqlDriver:
             # A worker that is cut off in the middle of a transaction must not keep the lock on its row, and with it its work, from others
             "idle_in_transaction_session_timeout": self._timeout,
         }
+        given = {name: f"'{math.ceil(seconds * 1000)}'" for name, seconds in limits.items()}
+        # Every statement finds its rows by an index. A plan is kept for as long as a session lasts, and for a table that was small when it was made
+        # it would be to read all of it.
+        given |= dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin"), "'off'")
         settings = ", ".join(
-            f"CASE WHEN is_ours AND current_setting('{name}') = '0' THEN set_config('{name}', '{math.ceil(seconds * 1000)}', false) END"
-            for name, seconds in limits.items()
+            f"CASE WHEN is_ours AND current_setting('{name}') IN ('0', 'on') THEN set_config('{name}', {value}, false) END"
+            for name, value in given.items()
         )
         found = connection.execute(
             f"SELECT is_ours, {settings} FROM (SELECT {mine} AS is_ours) AS session", (connection.info.backend_pid,)

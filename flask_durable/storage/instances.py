@@ -37,6 +37,7 @@ from flask_durable.storage.interface import (
     StartInstance,
     Suspend,
     Terminate,
+    TurnCommit,
     record_of_start,
 )
 from flask_durable.storage.rows import INSTANCE_COLUMNS, dump, dump_failure, dump_map, shown_record
@@ -48,7 +49,7 @@ logger = get_logger("flask_durable.storage")
 _SELECT = f"SELECT {INSTANCE_COLUMNS} FROM durable_instance WHERE hub = ? AND instance_id = ?"
 _INSERT = (
     " durable_instance (hub, instance_id, execution_id, generation, name, version, version_key, status, input, created_at, updated_at, start_at, tags, trace,"
-    " restarted_from, sequence, has_started, ready_at, worker_id, deliveries) VALUES (?, ?, ?, 0, ?, ?, ?, 'Pending', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)"
+    " restarted_from, sequence, has_started, ready_at, worker_id, deliveries) VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _AS_READ = " WHERE hub = ? AND instance_id = ? AND execution_id = ? AND sequence = ?"
 _START_ATTEMPTS = 100
@@ -77,11 +78,20 @@ class InstanceRows:
 
     # -- starting
 
-    def start(self, command: StartInstance, at: Micros, worker_id: str | None) -> tuple[Outcome, InstanceRecord | None]:
-        """Create an instance; returns the outcome, and the record when it was claimed at once by ``worker_id``."""
+    def start(
+        self, command: StartInstance, at: Micros, worker_id: str | None, first_turn: TurnCommit | None = None
+    ) -> tuple[Outcome, InstanceRecord | None]:
+        """Create an instance; returns the outcome, and the record when it was claimed at once by ``worker_id``.
+
+        Args:
+            command: what to start.
+            at: database time.
+            worker_id: who claims it.
+            first_turn: of an id that is not in use: the turn after which its row is to be written at once.
+        """
         claimed_by = worker_id if command.start_at is None or command.start_at <= at else None
         for _ in range(_START_ATTEMPTS):
-            if self._insert(command, at, claimed_by):
+            if self._insert(command, at, claimed_by, first_turn):
                 return command.instance_id, record_of_start(command, at, claimed_by) if claimed_by else None
             existing = self._locked(command.instance_id)
             if existing is None:
@@ -93,11 +103,13 @@ class InstanceRows:
             self._delete([existing])
         raise StoreUnavailableError(f"The id {command.instance_id!r} is made and deleted by others again and again")
 
-    def _insert(self, command: StartInstance, at: Micros, worker_id: str | None) -> bool:
+    def _insert(self, command: StartInstance, at: Micros, worker_id: str | None, first_turn: TurnCommit | None) -> bool:
         ready_at = at if command.start_at is None else max(command.start_at, at)
+        pending = (RuntimeStatus.PENDING.value, 0, False, ready_at, worker_id, 1 if worker_id else 0)
+        status, *rest = pending if first_turn is None else self._turns.state_after(first_turn, worker_id)
         row = (
-            self._hub, command.instance_id, command.execution_id, command.name, command.version, version_key(command.version), command.input, at, at, command.start_at,
-            dump_map(command.tags), dump_map(command.trace), command.restarted_from, False, ready_at, worker_id, 1 if worker_id else 0,
+            self._hub, command.instance_id, command.execution_id, command.name, command.version, version_key(command.version), status, command.input,
+            at, at, command.start_at, dump_map(command.tags), dump_map(command.trace), command.restarted_from, *rest,
         )  # fmt: skip
         if command.is_id_generated:
             self._sql.run_many(f"INSERT INTO{_INSERT}", [row])

@@ -61,19 +61,16 @@ class _Pipeline:
     def __init__(self, connection: Any, raw: Any) -> None:
         self._connection = connection
         self._raw = raw
+        self._unchecked = connection.cursor()
         self._checks: list[tuple[Check, list[Any]]] = []
 
     def send(self, text: str, rows: Sequence[Sequence[Any]], check: Check | None = None) -> None:
         """Send a statement for each row; the check gets the cursors when all have been carried out."""
-        if check is None or len(rows) >= _MANY:
+        if len(rows) >= _MANY:
             cursors = [self._connection.cursor()]
-            if len(rows) >= _MANY:
-                cursors[0].executemany(text, rows)
-            else:
-                for row in rows:
-                    cursors[0].execute(text, row)
+            cursors[0].executemany(text, rows)
         else:
-            cursors = [self._connection.cursor().execute(text, row) for row in rows]
+            cursors = [self._cursor(check).execute(text, row) for row in rows]
         if check is not None:
             self._checks.append((check, cursors))
 
@@ -86,7 +83,7 @@ class _Pipeline:
             rows: the rows.
         """
         for document in _documents(rows):
-            self._connection.cursor().execute(_insert_of_rows(text, kinds), (document,))
+            self._unchecked.execute(_insert_of_rows(text, kinds), (document,))
 
     def change(self, text: str, kinds: str, rows: Sequence[Sequence[Any]], check: Check | None = None) -> None:
         """Send an ``UPDATE``, a ``DELETE`` or a ``SELECT … FOR UPDATE`` for many rows as few statements with one parameter each.
@@ -101,9 +98,13 @@ class _Pipeline:
             self.send(text, rows, check)
             return
         statement = _change_of_rows(text, kinds)
-        cursors = [self._connection.cursor().execute(statement, (document,)) for document in _documents(rows)]
+        cursors = [self._cursor(check).execute(statement, (document,)) for document in _documents(rows)]
         if check is not None:
             self._checks.append((check, cursors))
+
+    def _cursor(self, check: Check | None) -> Any:
+        # A cursor knows what its last statement came to, which nobody asks of the unchecked ones
+        return self._unchecked if check is None else self._connection.cursor()
 
     def wait(self) -> None:
         """Wait until all that was sent has been carried out."""

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from flask_durable.errors import SchemaVersionError
+from flask_durable.storage import new_tables
 from flask_durable.storage.database import Sql
 from flask_durable.storage.migrations import STEPS
 from flask_durable.storage.models import SCHEMA_VERSION, Tables
@@ -53,6 +54,7 @@ class Schema:
                 raise SchemaVersionError(found, SCHEMA_VERSION)
             if found is None:
                 self._sql.database.create_tables(self._tables.all(), safe=True)
+                new_tables.prepare(self._sql, self._tables.all())
                 self._note(SCHEMA_VERSION)
                 return
             for version in range(found, SCHEMA_VERSION):

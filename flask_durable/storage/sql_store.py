@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import peewee
@@ -67,7 +67,7 @@ from flask_durable.storage.rewinds import RewindRows
 from flask_durable.storage.schema import Schema
 from flask_durable.storage.signs import sign_of
 from flask_durable.storage.transactional import ActivityTransactions
-from flask_durable.storage.turns import StaleTurnError, TurnRows
+from flask_durable.storage.turns import StaleTurnError, TurnRows, first_turns
 from flask_durable.storage.wakes import Channel, Wakes
 from flask_durable.storage.workers import Death, WorkerRows
 
@@ -295,17 +295,18 @@ class SqlStore:
 
     def _write(self, batch: Batch, is_careful: bool, mark: Mark | None) -> Committed:
         self._wakes.clear()
+        at_once = {} if is_careful else first_turns(batch)
         is_plain = not is_careful and all(isinstance(command, StartInstance) and command.is_id_generated for command in batch.commands)
         with self._sql.pipeline() if is_plain else contextlib.nullcontext():
             committed = Committed(self._sql.now() if batch.worker_id is None else self._workers.fence(batch.worker_id, batch.number))
             if mark is not None:
                 self._outcomes.write(mark, committed.at)
             for command in batch.commands:
-                committed.outcomes.append(self._execute(command, batch, committed))
+                committed.outcomes.append(self._execute(command, batch, committed, at_once))
             if is_careful:
                 committed.conflicts = self._turns.stale(batch.worker_id or "", batch.turns)
             if batch.turns:
-                self._write_turns(batch, committed)
+                self._write_turns(batch, committed, at_once.keys())
             for result in batch.results:
                 committed.has_new_work |= self._deliver(batch.worker_id, result, committed.at)
             if batch.released_activities:
@@ -317,22 +318,22 @@ class SqlStore:
             self._channel.tell(batch.worker_id or "")
         return committed
 
-    def _write_turns(self, batch: Batch, committed: Committed) -> None:
+    def _write_turns(self, batch: Batch, committed: Committed, at_once: Collection[str]) -> None:
         turns: Sequence[TurnCommit] = batch.turns
         if committed.conflicts:
             left_out = set(committed.conflicts)
             turns = [commit for index, commit in enumerate(turns) if index not in left_out]
         if turns:
-            committed.has_new_work |= self._turns.write(batch.worker_id or "", turns, committed.at)
+            committed.has_new_work |= self._turns.write(batch.worker_id or "", turns, committed.at, at_once)
             committed.ended.extend(commit.record.instance_id for commit in turns if commit.turn.status.is_final)
             for commit in turns:
                 if commit.turn.bound_children:
                     committed.ended.extend(self._instances.end_children(commit.record, commit.turn.bound_children, committed.at))
 
-    def _execute(self, command: Command, batch: Batch, committed: Committed) -> Outcome:
+    def _execute(self, command: Command, batch: Batch, committed: Committed, at_once: Mapping[str, TurnCommit]) -> Outcome:
         match command:
             case StartInstance():
-                return self._start(command, batch, committed)
+                return self._start(command, batch, committed, at_once.get(command.instance_id))
             case Terminate() | FailInstance():
                 return self._end(command, committed)
             case RaiseEvent():
@@ -353,9 +354,9 @@ class SqlStore:
             case PurgeBy():
                 return self._instances.purge_by(command)
 
-    def _start(self, command: StartInstance, batch: Batch, committed: Committed) -> Outcome:
+    def _start(self, command: StartInstance, batch: Batch, committed: Committed, first_turn: TurnCommit | None) -> Outcome:
         claimed_by = batch.worker_id if command.instance_id in batch.claimed_starts else None
-        outcome, record = self._instances.start(command, committed.at, claimed_by)
+        outcome, record = self._instances.start(command, committed.at, claimed_by, first_turn)
         if record is not None:
             committed.started.append(record)
         else:

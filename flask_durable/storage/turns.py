@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from flask_durable.core.events import EventRaised, SubOrchestrationCompleted, SubOrchestrationCreated, SubOrchestrationFailed, TaskScheduled
@@ -16,7 +16,7 @@ from flask_durable.storage.database import Sql
 from flask_durable.storage.event_keys import EventKeyRows
 from flask_durable.storage.history import HistoryRows
 from flask_durable.storage.inbox import InboxRows, TimerRow
-from flask_durable.storage.interface import InstanceRecord, TurnCommit
+from flask_durable.storage.interface import Batch, InstanceRecord, StartInstance, TurnCommit
 from flask_durable.storage.rows import INSTANCE_COLUMNS, dump, dump_failure, dump_map, shown_record
 from flask_durable.storage.wakes import Wakes
 
@@ -75,13 +75,19 @@ class TurnRows:
                 found.append(index)
         return found
 
-    def write(self, worker_id: str, commits: Sequence[TurnCommit], at: Micros) -> bool:
+    def write(self, worker_id: str, commits: Sequence[TurnCommit], at: Micros, written: Collection[str] = ()) -> bool:
         """Write turns; returns whether there is new work that somebody should claim.
+
+        Args:
+            worker_id: who has run them.
+            commits: the turns.
+            at: database time.
+            written: ids of instances whose rows were inserted in this transaction, as they are after their turn.
 
         Raises:
             StaleTurnError: one of them does not fit; nothing of this transaction may stay.
         """
-        self._lock(sorted(commit.record.instance_id for commit in commits))
+        self._lock(sorted(commit.record.instance_id for commit in commits if commit.record.instance_id not in written))
         self._finish_activities(commits)
         self._inbox.consume([message_id for commit in commits for message_id in commit.messages])
         self._history.insert(self._history_rows(commits))
@@ -93,12 +99,18 @@ class TurnRows:
         ended = [commit for commit in commits if commit.turn.status.is_final]
         has_new_work |= self._notify_parents(ended, at)
         self._update_custom_status(commits)
-        self._go_on(worker_id, going_on, at)
+        self._go_on(worker_id, [commit for commit in going_on if commit.record.instance_id not in written], at)
         self._end(worker_id, ended, at)
         for commit in commits:
             if commit.turn.next_generation is not None:
                 self._continue_as_new(worker_id, commit, commit.turn.next_generation, at)
         return has_new_work
+
+    @staticmethod
+    def state_after(commit: TurnCommit, worker_id: str | None) -> tuple[str, int, bool, Micros | None, str | None, int]:
+        """Status, sequence, whether it has started, when it is ready, worker and deliveries of a new instance after one of its :func:`first_turns`."""
+        ready_at = min((timer.fire_at for timer in commit.turn.timers), default=None)
+        return RuntimeStatus.RUNNING.value, len(commit.turn.events), True, ready_at, worker_id if commit.keep else None, 0
 
     def delete_activities(self, execution_ids: Sequence[str]) -> None:
         """Drop the open calls of executions: whoever runs one finds its row gone and drops the result."""
@@ -302,6 +314,25 @@ class TurnRows:
         self._history.delete_generation(record.instance_id, record.generation)
         self._inbox.delete_execution(record.instance_id, record.execution_id)
         self.delete_activities([record.execution_id])
+
+
+def first_turns(batch: Batch) -> dict[str, TurnCommit]:
+    """Turns of instances that are started in the same batch, whose rows can be inserted at once as they are after them.
+
+    They only call activities and wait: then nothing but their timers can make the instance ready again.
+    """
+    starts = {
+        command.execution_id
+        for command in batch.commands
+        if isinstance(command, StartInstance) and command.is_id_generated and command.instance_id in batch.claimed_starts and command.start_at is None
+    }
+    return {commit.record.instance_id: commit for commit in batch.turns if commit.record.execution_id in starts and _only_waits(commit)}
+
+
+def _only_waits(commit: TurnCommit) -> bool:
+    turn = commit.turn
+    is_going_on = not turn.status.is_final and turn.next_generation is None
+    return is_going_on and not (commit.sequence or commit.messages or turn.children or turn.sent_events or turn.cancelled_timers)
 
 
 def is_run_of(child: InstanceRecord, parent: InstanceRecord, task_id: int) -> bool:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,3 +213,29 @@ def plans(desk, database_url, monkeypatch):
         }
 
     return explain
+
+
+@pytest.fixture
+def empty_url(database_url: str, tmp_path: Path) -> Iterator[str]:
+    """URL of a database of its own; on a server it is made for the test and deleted afterwards."""
+    if database_url.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path}/old.db"
+        return
+    name = f"durable_{uuid.uuid4().hex[:12]}"
+    administer(database_url, f"CREATE DATABASE {name}")
+    yield database_url.rpartition("/")[0] + f"/{name}"
+    administer(database_url, f"DROP DATABASE {name}" + (" WITH (FORCE)" if database_url.startswith("postgres") else ""))
+
+
+def administer(url: str, statement: str) -> None:
+    """Run what no transaction may hold."""
+    if url.startswith("postgres"):
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement)
+        return
+    server = SqlStore(url)
+    with server.connection():
+        server._sql.database.execute_sql(statement)
+    server.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from pathlib import Path
 
 import pytest
@@ -18,32 +17,6 @@ from flask_durable.storage.sql_store import SqlStore
 
 SCHEMAS = Path(__file__).parent / "schemas"
 NOW = 1_700_000_000_000_000
-
-
-@pytest.fixture
-def empty_url(database_url, tmp_path):
-    """URL of a database of its own; on a server it is made for the test and deleted afterwards."""
-    if database_url.startswith("sqlite"):
-        yield f"sqlite:///{tmp_path}/old.db"
-        return
-    name = f"durable_{uuid.uuid4().hex[:12]}"
-    administer(database_url, f"CREATE DATABASE {name}")
-    yield database_url.rpartition("/")[0] + f"/{name}"
-    administer(database_url, f"DROP DATABASE {name}" + (" WITH (FORCE)" if database_url.startswith("postgres") else ""))
-
-
-def administer(url, statement):
-    """Run what no transaction may hold."""
-    if url.startswith("postgres"):
-        import psycopg
-
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(statement)
-        return
-    server = SqlStore(url)
-    with server.connection():
-        server._sql.database.execute_sql(statement)
-    server.close()
 
 
 VERSIONS = range(1, SCHEMA_VERSION)
