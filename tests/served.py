@@ -87,7 +87,7 @@ class Server:
 
     def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         """Run a command in the folder of the project, with the served app's configuration."""
-        return subprocess.run(words, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(words, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=400, check=False)
 
 
 @contextlib.contextmanager
