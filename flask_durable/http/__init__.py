@@ -46,9 +46,11 @@ def register(
     add_converter(app)
     blueprint = build_blueprint(views, guard, settings)
     add_documentation(blueprint, guard, own, registry=registry, settings=settings)
-    for each in (own, host) if host is not None else (own,):
-        prepare_spec(each, settings)
-    (host or own).register_blueprint(blueprint)
-    if host is not None:
-        blueprint.register_views_in_doc(own, app, own.spec, name=blueprint.name, parameters=None)
+    own.write_later(lambda: prepare_spec(own, settings))
+    if host is None:
+        own.register_blueprint(blueprint)
+    else:
+        prepare_spec(host, settings)
+        host.register_blueprint(blueprint)
+        own.describe(blueprint)
     guard.install_router_errors(app, settings.url_prefix)

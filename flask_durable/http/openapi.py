@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import flask_smorest
@@ -32,6 +33,42 @@ class DurableApi(flask_smorest.Api):  # type: ignore[misc]
     """An Api for the management routes alone: it serves no pages by itself and does not touch the host's error pages."""
 
     ERROR_SCHEMA = DurableError
+
+    def __init__(self, **options: Any) -> None:
+        self._lock = threading.RLock()
+        self._chapters: list[Callable[[], object]] = []
+        super().__init__(**options)
+
+    @property
+    def spec(self) -> Any:
+        """The document; what was put off is written into it now."""
+        with self._lock:
+            chapters, self._chapters = self._chapters, []  # they ask for it themselves
+            for chapter in chapters:
+                chapter()
+        return self._spec
+
+    @spec.setter
+    def spec(self, value: Any) -> None:
+        self._spec = value
+
+    def write_later(self, chapter: Callable[[], object]) -> None:
+        """Put off a part of the document until somebody asks for it: most processes of an app never serve it."""
+        self._chapters.append(chapter)
+
+    def register_blueprint(self, blp: flask_smorest.Blueprint, **options: Any) -> None:
+        """Serve the routes of a blueprint, and describe them later."""
+        self._app.extensions["flask-smorest"]["blp_name_to_api"][blp.name] = self
+        self._app.register_blueprint(blp, **options)
+        self.describe(blp)
+        self.write_later(lambda: self.spec.tag({"name": blp.name, "description": blp.description}))
+
+    def describe(self, blp: flask_smorest.Blueprint) -> None:
+        """Describe, later, the routes of a blueprint that the app serves already."""
+        self.write_later(lambda: blp.register_views_in_doc(self, self._app, self.spec, name=blp.name, parameters=None))
+
+    def _register_responses(self) -> None:
+        """The error answers are our own: see prepare_spec."""
 
     def _register_error_handlers(self) -> None:
         """The host's error pages stay the host's; the guard answers for the management routes."""

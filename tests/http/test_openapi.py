@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import apispec
 import flask_smorest
 import pytest
 from flask import Flask
@@ -238,3 +240,15 @@ def test_an_api_that_the_host_makes_later_is_not_disturbed(make_site: SiteMaker)
     assert site.get("/nope").get_json()["code"] == "instance_not_found"
     assert site.http.get("/openapi.json").get_json()["paths"] == {}
     assert len(document_of(site)["paths"]) == len({route.path for route in ROUTES})
+
+
+def test_the_document_is_written_when_it_is_asked_for_and_once(make_site: SiteMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    write = apispec.APISpec.path
+    monkeypatch.setattr(apispec.APISpec, "path", lambda self, *args, **options: written.append(str(options["rule"])) or write(self, *args, **options))
+    site = make_site()
+    assert written == []
+    with ThreadPoolExecutor(4) as threads:
+        documents = list(threads.map(lambda _: document_of(site), range(4)))
+    assert all(document == documents[0] for document in documents)
+    assert len(written) == len(ROUTES)
