@@ -122,7 +122,7 @@ class PostgresqlDriver:
         given = {name: f"'{math.ceil(seconds * 1000)}'" for name, seconds in limits.items()}
         # Every statement finds its rows by an index. A plan is kept for as long as a session lasts, and for a table that was small when it was made
         # it would be to read all of it.
-        given |= dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin"), "'off'")
+        given |= dict.fromkeys(("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"), "'off'")
         settings = ", ".join(
             f"CASE WHEN is_ours AND current_setting('{name}') IN ('0', 'on') THEN set_config('{name}', {value}, false) END"
             for name, value in given.items()

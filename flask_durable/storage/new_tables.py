@@ -13,19 +13,21 @@ import peewee
 
 from flask_durable.storage.database import Sql
 
-_ROWS = 200
+_ROWS = 2000
 
 _FILL = 60
 """Percent: an instance's row is written four times or so, each time beside the last one as long as the page has room, and then no index is touched."""
 
-_NO_HUB = ""
-"""A hub always has a name, so these rows can be mistaken for nobody's."""
+_SAMPLE = "'first-statistics-' ||"
+"""How the execution ids of these rows begin, which those of real ones do not."""
+
+_HUB = "CASE WHEN mod(n, 10) > 0 THEN CAST(? AS text) ELSE 'another-' || mod(n, 40) END"
 
 _SAMPLES = {
     "durable_instance": {
-        "hub": f"'{_NO_HUB}'",
+        "hub": _HUB,
         "instance_id": "'instance-' || n",
-        "execution_id": "'execution-' || n",
+        "execution_id": f"{_SAMPLE} n",
         "generation": "0",
         "name": "'name-' || mod(n, 10)",
         "status": "(ARRAY['Completed', 'Completed', 'Completed', 'Completed', 'Completed', 'Completed', 'Running', 'Running', 'Pending', 'Failed'])[1 + mod(n, 10)]",
@@ -39,8 +41,8 @@ _SAMPLES = {
         "deliveries": "0",
     },
     "durable_activity": {
-        "hub": f"'{_NO_HUB}'",
-        "execution_id": "'execution-' || n / 5",
+        "hub": _HUB,
+        "execution_id": f"{_SAMPLE} n / 5",
         "task_id": "mod(n, 5)",
         "instance_id": "'instance-' || n / 5",
         "name": "'name-' || mod(n, 10)",
@@ -53,8 +55,14 @@ _SAMPLES = {
 }
 
 
-def prepare(sql: Sql, tables: Sequence[type[peewee.Model]]) -> None:
-    """Prepare tables that were made in the present transaction; they stay empty."""
+def prepare(sql: Sql, tables: Sequence[type[peewee.Model]], hub: str) -> None:
+    """Prepare tables that were made in the present transaction; they stay empty.
+
+    Args:
+        sql: the database.
+        tables: all of them.
+        hub: to which most rows will belong, as far as we know.
+    """
     if not sql.is_postgresql:
         return
     for table in tables:
@@ -62,6 +70,9 @@ def prepare(sql: Sql, tables: Sequence[type[peewee.Model]]) -> None:
         sql.run(f"ALTER TABLE {name} DROP CONSTRAINT {name}_pkey, ADD CONSTRAINT {name}_pkey PRIMARY KEY ({key})")
     sql.run(f"ALTER TABLE durable_instance SET (fillfactor = {_FILL})")
     for name, values in _SAMPLES.items():
-        sql.run(f"INSERT INTO {name} ({', '.join(values)}) SELECT {', '.join(values.values())} FROM generate_series(1, {_ROWS}) AS n")
+        sql.run(f"INSERT INTO {name} ({', '.join(values)}) SELECT {', '.join(values.values())} FROM generate_series(1, {_ROWS}) AS n", (hub,))
+        # Told of every hub, it would think that any other has no rows
+        sql.run(f"ALTER TABLE {name} ALTER COLUMN hub SET STATISTICS 1")
         sql.run(f"ANALYZE {name}")
-        sql.run(f"DELETE FROM {name} WHERE hub = '{_NO_HUB}'")
+        sql.run(f"ALTER TABLE {name} ALTER COLUMN hub SET STATISTICS -1")
+        sql.run(f"DELETE FROM {name} WHERE starts_with(execution_id, {_SAMPLE} '')")

@@ -16,11 +16,18 @@ _LOCK_NUMBER = 7_203_518_331
 
 
 class Schema:
-    """The tables of one database."""
+    """The tables of one database.
 
-    def __init__(self, sql: Sql, tables: Tables) -> None:
+    Args:
+        sql: the database.
+        tables: their models.
+        hub: the task hub of the process.
+    """
+
+    def __init__(self, sql: Sql, tables: Tables, hub: str) -> None:
         self._sql = sql
         self._tables = tables
+        self._hub = hub
 
     def version(self) -> int | None:
         """The version found; None when there are no tables."""
@@ -54,7 +61,7 @@ class Schema:
                 raise SchemaVersionError(found, SCHEMA_VERSION)
             if found is None:
                 self._sql.database.create_tables(self._tables.all(), safe=True)
-                new_tables.prepare(self._sql, self._tables.all())
+                new_tables.prepare(self._sql, self._tables.all(), self._hub)
                 self._note(SCHEMA_VERSION)
                 return
             for version in range(found, SCHEMA_VERSION):

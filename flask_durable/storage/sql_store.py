@@ -99,7 +99,7 @@ class SqlStore:
         self._sql = sql = Sql(database, clock, timeout)
         self._steps = ClockSteps(clock)
         self._is_own = isinstance(target, str)
-        self._schema = Schema(sql, make_tables(database))
+        self._schema = Schema(sql, make_tables(database), hub)
         self._history = HistoryRows(sql, hub)
         self._wakes = Wakes()
         self._inbox = InboxRows(sql, hub, self._wakes)

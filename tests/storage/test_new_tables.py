@@ -6,7 +6,7 @@ import pytest
 
 from flask_durable.storage.sql_store import SqlStore
 
-PAIRS = "SELECT r ->> 0 AS c0, r ->> 1 AS c1 FROM UNNEST(ARRAY(SELECT json_array_elements($1::json))) AS r"
+PAIRS = "SELECT r ->> 0 AS c0, r ->> 1 AS c1, (r ->> 2)::bigint AS c2 FROM UNNEST(ARRAY(SELECT json_array_elements($1::json))) AS r"
 ONE, SOME = "(text, text)", "(text)"
 BY_KEY = {
     "one row": (ONE, "SELECT 1 FROM durable_instance WHERE hub = $1 AND instance_id = $2 FOR UPDATE"),
@@ -15,16 +15,16 @@ BY_KEY = {
         f"SELECT 1 FROM ({PAIRS}) AS given, LATERAL (SELECT 1 FROM durable_instance WHERE hub = given.c0 AND instance_id = given.c1 FOR UPDATE) AS found",
     ),
     "changes": (SOME, f"UPDATE durable_instance SET sequence = 1 FROM ({PAIRS}) AS given WHERE hub = given.c0 AND instance_id = given.c1"),
-    "calls": (SOME, f"DELETE FROM durable_activity USING ({PAIRS}) AS given WHERE hub = given.c0 AND execution_id = given.c1 AND task_id = 1"),
+    "calls": (SOME, f"DELETE FROM durable_activity USING ({PAIRS}) AS given WHERE hub = given.c0 AND execution_id = given.c1 AND task_id = given.c2"),
 }
 
 
-@pytest.fixture
-def fresh(empty_url):
+@pytest.fixture(params=["h", "another"])
+def fresh(empty_url, request):
     """A store whose tables were made a moment ago, with some rows that the planner does not know of."""
     if not empty_url.startswith("postgres"):
         pytest.skip("other databases need no statistics to prefer a key")
-    store = SqlStore(empty_url)
+    store = SqlStore(empty_url, hub=request.param)
     store.create_tables()
     yield store
     store.close()
@@ -32,7 +32,7 @@ def fresh(empty_url):
 
 def plan(store, types, text, mode):
     sql = store._sql
-    arguments = "'h', 'i-7'" if types == ONE else """'[["h", "i-7"], ["h", "i-8"]]'"""
+    arguments = "'h', 'i-7'" if types == ONE else """'[["h", "i-7", 1], ["h", "i-8", 2]]'"""
 
     def explain():
         sql.run(f"SET LOCAL plan_cache_mode = {mode}")
@@ -56,6 +56,16 @@ def test_rows_are_found_by_their_key(fresh, case, mode, rows):
     found = plan(fresh, *BY_KEY[case], mode)
     assert "_pkey" in found, found
     assert "Filter: (" not in found, found
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+def test_pages_are_read_in_the_order_of_an_index(fresh, mode):
+    text = "SELECT instance_id FROM durable_instance WHERE hub = $1 AND status IN ($2) ORDER BY created_at DESC, instance_id DESC LIMIT 50"
+    found = plan(fresh, ONE, text, mode)
+    assert "_hub_status_created_at_instance_id" in found, found
+    assert "Sort" not in found, found
+    counting = plan(fresh, ONE, "SELECT instance_id FROM durable_instance WHERE hub = $1 AND status IN ($2) LIMIT 1001", mode)
+    assert "Filter" not in counting, counting
 
 
 def test_they_are_empty_and_fit(fresh):
