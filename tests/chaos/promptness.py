@@ -11,6 +11,11 @@ from collections.abc import Mapping
 TWO_SECONDS = 2.0
 
 
+def in_time(took: float, limit: float) -> None:
+    """Fail when something took too long, in the words by which a test is known that had too little of its machine."""
+    assert took < limit, f"not within {limit:.2f} s, but in {took:.2f}"
+
+
 def bound(environment: Mapping[str, str], processes: int = 1) -> float:
     """Two seconds, or more while so many processes need most of that to import the app, which is nothing that the package could hasten.
 

@@ -12,6 +12,7 @@ import time
 import pytest
 from chaos_harness import wait_until
 from fault_harness import LENGTH, Callers, settle_calls
+from promptness import in_time
 
 pytestmark = pytest.mark.chaos
 GUNICORN = ["--worker-class", "gthread", "--threads", "8"]
@@ -76,7 +77,7 @@ def test_a_full_disk_is_a_clean_error_and_work_goes_on_when_there_is_room(make_s
             pauses.append(again_after(site, time.monotonic()))
     remark = f"work again {max(pauses):.1f} s after"
     settle_calls(site, callers, "gunicorn, sqlite", "disk full", repeats=200, remark=remark, deadline=LONGEST)
-    assert max(pauses) < 10
+    in_time(max(pauses), 10)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_an_outsider_that_locks_the_file(site):
     settle_calls(
         site, callers, "gunicorn, sqlite", "locked by an outsider", repeats=0, remark=f"work again {max(pauses):.1f} s after", deadline=LONGEST
     )
-    assert max(pauses) < 5
+    in_time(max(pauses), 5)
 
 
 def test_a_long_reader_and_a_backup_under_way(site):
